@@ -1,0 +1,44 @@
+"""The work that all contenders do alike: sizes, framing and the calls that each of them offers.
+
+Framed Messages have a length of four bytes, in network order, before them.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+SMALL = bytes(range(64))
+LARGE = bytes(64 * 1024)
+END = b"end"
+"""A Message of another length than the others: the sink answers it."""
+BATCH = 100
+LENGTH = struct.Struct("!I")
+WORKS = ("echo", "echo-framed", "sink-framed", "bulk", "bulk-framed", "idle")
+
+
+class ContenderModule(Protocol):
+    """What each module in ``contenders`` offers. All calls run on the loop that is measured."""
+
+    async def serve(self, work: str) -> tuple[int, object]:
+        """Listen on an ephemeral port of 127.0.0.1 for this kind of work and go on in the background.
+
+        ``echo`` and ``echo-framed`` send back what comes; ``sink-framed`` answers only END; ``bulk`` and
+        ``bulk-framed`` answer when the peer has sent its last; ``idle`` does nothing. Returns the port, and what must
+        be held to go on.
+        """
+
+    async def round_trips(self, port: int, framed: bool, seconds: float) -> float:
+        """Send SMALL, wait for it to come back, again and again; round trips per second."""
+
+    async def one_way(self, port: int, seconds: float) -> float:
+        """Send framed SMALLs in batches, with flow control after each batch, then END; Messages per second."""
+
+    async def bulk(self, port: int, framed: bool, size: int) -> float:
+        """Send so many bytes in pieces of LARGE, finish, wait for the answer; bytes per second."""
+
+    async def connects(self, port: int, seconds: float) -> float:
+        """Connect, send SMALL, wait for it to come back, close, again and again; times per second."""
+
+    async def open_idle(self, port: int, count: int) -> list[object]:
+        """Open so many connections and keep them; returns what must be held to keep them."""

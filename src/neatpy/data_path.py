@@ -1,0 +1,572 @@
+"""The data path of one Connection: Messages down to its Flow and up from it.
+
+Sends go straight to the Flow when nothing stands in the way (the hot path, kept short) and through the
+:class:`~neatpy.sending.SendQueue` otherwise: before Ready, while the Flow is blocked, inside a batch, behind a
+partial send. What arrives goes to the :class:`~neatpy.receiving.ReceiveQueue`. The room knows neither protocols nor
+the life of the Connection, which it tells of ends through its ``owner``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from neatpy import trace
+from neatpy.enumerations import Direction, Preference, PropertyKind
+from neatpy.errors import ConnectionError, Expired, Reason, ReceiveError, SendError, TransportServicesError
+from neatpy.message import Message, MessageContext
+from neatpy.properties import PROPERTIES
+from neatpy.receiving import ReceiveFuture, ReceiveQueue
+from neatpy.sending import Part, SendQueue, Token
+from neatpy.stacks.contract import Data, Flow, FlowObserver
+
+if TYPE_CHECKING:
+    from neatpy.properties import TransportProperties
+
+_IMMEDIATE_LIMIT = 64
+"""Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
+
+_CORK_LIMIT = 256 * 1024
+"""Bytes that are coalesced before the Flow is asked whether it still takes any."""
+
+_trace = trace.hook
+
+
+class Owner(Protocol):
+    """What a data path tells its Connection."""
+
+    def flow_sibling(self, flow: Flow) -> None:
+        """The peer opened a stream beside ours."""
+
+    def flow_soft_error(self, error: TransportServicesError) -> None:
+        """A transient error."""
+
+    def flow_path_changed(self) -> None:
+        """Other paths are in use."""
+
+    def flow_closed(self, error: TransportServicesError | None) -> None:
+        """The Flow is over."""
+
+    @property
+    def local_endpoint(self) -> Any:
+        """For the contexts of received Messages."""
+
+    @property
+    def remote_endpoint(self) -> Any:
+        """For the contexts of received Messages."""
+
+
+class DataPath(FlowObserver):
+    """Sending and receiving on one Connection."""
+
+    __slots__ = (
+        "_batches",
+        "_completed_later",
+        "_deaf",
+        "_defaults",
+        "_direct",
+        "_draining",
+        "_expiry",
+        "_final_accepted",
+        "_final_sent",
+        "_immediate",
+        "_loop",
+        "_over",
+        "_owner",
+        "_paused",
+        "_properties",
+        "_queue",
+        "_receive_limit",
+        "_receiving",
+        "bytes_received",
+        "bytes_sent",
+        "flow",
+        "messages_received",
+        "messages_sent",
+        "peer_finished",
+    )
+
+    flow: Flow | None
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, properties: TransportProperties) -> None:
+        self._owner = owner
+        self._loop = loop
+        self.flow = None
+        self._direct: Flow | None = None
+        self._queue: SendQueue | None = None
+        self._batches = 0
+        self._expiry: asyncio.TimerHandle | None = None
+        self._immediate = 0
+        self._completed_later: list[Token] | None = None
+        self._final_accepted = self._final_sent = self._draining = False
+        self._paused = self.peer_finished = False
+        self._over: TransportServicesError | None = None
+        self.bytes_sent = self.bytes_received = self.messages_sent = self.messages_received = 0
+        self._receive_limit = 0
+        self._receiving = ReceiveQueue(0, self._make_context)
+        self.use_properties(properties)
+
+    def use_properties(self, properties: TransportProperties) -> None:
+        """Message defaults and the receive limit from now on."""
+        self._properties = properties
+        self._deaf = not self.can_receive
+        self._receive_limit = properties.neatpy_receive_limit
+        self._receiving.set_limit(self._receive_limit)
+        self._defaults = _message_defaults(properties)
+
+    def bind(self, flow: Flow) -> None:
+        """The Connection is established: what waits goes out over this Flow."""
+        self.flow = flow
+        self._flush()
+
+    # What the application asks
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a send would be accepted, as far as the sending direction goes."""
+        return not (
+            self._final_accepted
+            or self._draining
+            or self._over
+            or self._properties.direction is Direction.UNIDIRECTIONAL_RECEIVE
+        )
+
+    @property
+    def can_receive(self) -> bool:
+        """Whether more may come."""
+        return not (
+            self.peer_finished
+            or self._draining
+            or self._over
+            or self._properties.direction is Direction.UNIDIRECTIONAL_SEND
+        )
+
+    def send(
+        self,
+        data: Data,
+        context: MessageContext | None,
+        end_of_message: bool,
+        message_properties: Mapping[str, Any],
+    ) -> asyncio.Future[MessageContext]:
+        """Send a Message or part of one; see ``Connection.send``."""
+        flow = self._direct
+        if (
+            flow is not None
+            and context is None
+            and end_of_message
+            and flow.writable
+            and not message_properties
+            and type(data) is bytes
+            and data
+        ):
+            future: asyncio.Future[MessageContext] = self._loop.create_future()
+            context = MessageContext() if self._defaults is None else self._defaults.copy()
+            token = Token(future, context, len(data), True)
+            try:
+                taken = flow.send(data, context, True, token)
+            except SendError as error:
+                self.failed(token, error)
+                return future
+            if taken:
+                if self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None and not _trace.active:
+                    self._immediate += 1
+                    self.messages_sent += 1
+                    self.bytes_sent += token.size
+                    future.set_result(context)
+                else:
+                    self._complete(token)
+            elif not flow.writable:
+                self._direct = None
+            return future
+        return self._send_with_care(data, context, end_of_message, message_properties)
+
+    def start_batch(self) -> None:
+        """Hold sends back until ``end_batch``, at the latest until the end of this turn of the loop."""
+        if self._batches == 0:
+            self._loop.call_soon(self._end_batches)
+        self._batches += 1
+        self._direct = None
+
+    def end_batch(self) -> None:
+        """Let what was held back go, coalesced."""
+        if self._batches:
+            self._batches -= 1
+            if not self._batches:
+                self._flush()
+
+    def receive(self, minimum: int | None, maximum: int | None) -> ReceiveFuture:
+        """Ask for one Message or part of one; see ``Connection.receive``."""
+        limit = self._receive_limit
+        if maximum is None or maximum > limit:
+            maximum = limit
+        receiving = self._receiving
+        waiter = ReceiveFuture(self._loop, receiving, minimum or 0, maximum)
+        receiving.request(waiter)
+        if self._paused:
+            self._perhaps_resume()
+        return waiter
+
+    def take_whole(self) -> Message | None:
+        """The next whole Message if it is there already."""
+        message = self._receiving.pop_whole()
+        if message is not None and self._paused:
+            self._perhaps_resume()
+        return message
+
+    # Ending
+
+    def drain(self) -> None:
+        """No more sends and receives; what waits to be sent is delivered, then the Flow closes."""
+        self._draining = self._deaf = True
+        self._receiving.discard()
+        self._receiving.end(_closed_here)
+        self._perhaps_resume()
+        self._batches = 0
+        self._flush()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._queue)
+
+    @property
+    def undelivered(self) -> tuple[int, int]:
+        """A measure of what is not delivered yet: as long as it changes, there is progress."""
+        return self.bytes_sent, 0 if self.flow is None else self.flow.backlog()
+
+    def end(self, error: TransportServicesError, *, discard: bool = False) -> None:
+        """The Connection is over: everything that waits fails with this reason, in order."""
+        self._over = error
+        self._deaf = True
+        self._direct = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self._queue is not None:
+            for token in self._queue.clear():
+                self.failed(token, SendError(str(error), error.reason, token.context))
+            self._queue = None
+        if discard:
+            self._receiving.discard()
+        receiving = self._receiving
+        receiving.end(lambda: _caused(ReceiveError(str(error), error.reason, receiving.partial_context), error))
+
+    # Sending
+
+    def _send_with_care(
+        self,
+        data: Data,
+        context: MessageContext | None,
+        end_of_message: bool,
+        message_properties: Mapping[str, Any],
+    ) -> asyncio.Future[MessageContext]:
+        size = _size_of(data)
+        future: asyncio.Future[MessageContext] = self._loop.create_future()
+        given = MessageContext(**message_properties) if context is None else context
+        token = Token(future, given, size, end_of_message)
+        queue = self._queue
+        if queue is not None and queue.was_given_up(given):
+            if end_of_message:
+                queue.end_given_up(given)
+            self.expired(token)
+            return future
+        try:
+            properties = self._effective(context, given, message_properties)
+            self._check(token, properties, partial_without_context=context is None and not end_of_message)
+        except SendError as error:
+            self.failed(token, error)
+            return future
+        if properties.final and end_of_message:
+            self._final_accepted = True
+        flow = self.flow
+        if not size and flow is not None and not flow.preserves_boundaries and not properties.final:
+            self._complete(token)  # nothing on a raw stream
+            return future
+        at_once = flow is not None and flow.writable and not self._batches and not queue
+        if at_once and flow is not None and end_of_message and not (queue and queue.blocked_by_open_message):
+            self._transmit(flow, Part(data, properties, token))
+        else:
+            self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, token))
+            if at_once:
+                self._flush()
+        return future
+
+    def _effective(
+        self, context: MessageContext | None, given: MessageContext, overrides: Mapping[str, Any]
+    ) -> MessageContext:
+        """The Message Properties that act: the Connection's defaults, the context's, those of this call; a copy, so
+        that a later change of the context has no effect on this Message."""
+        if self._defaults is None:
+            properties = given.copy()
+        else:
+            properties = self._defaults.copy()
+            properties.update(given)
+        if context is not None:
+            for name, value in overrides.items():
+                properties.set(name, value)
+        return properties
+
+    def _check(self, token: Token, properties: MessageContext, *, partial_without_context: bool) -> None:
+        """Refuse what cannot be sent, with the reason (RFC 9622 sections 9.1.3 and 9.2.2.3)."""
+        context = token.context
+        if self._over is not None:
+            raise SendError(f"the connection is closed: {self._over}", self._over.reason, context)
+        if self._draining:
+            raise SendError("the connection is closing", Reason.CONNECTION_CLOSED, context)
+        if self._properties.direction is Direction.UNIDIRECTIONAL_RECEIVE:
+            raise SendError("the connection only receives", Reason.INVALID_CONFIGURATION, context)
+        queue = self._queue
+        if self._final_accepted and not (queue is not None and queue.belongs_to_open_message(context)):
+            raise SendError("a Final Message has been sent before", Reason.CONNECTION_CLOSED, context)
+        if partial_without_context:
+            raise SendError(
+                "a partial send needs a MessageContext, which says to which Message it belongs",
+                Reason.INVALID_MESSAGE_PROPERTIES,
+                context,
+            )
+        explicit = properties.explicit()
+        if explicit:
+            self._check_against_connection(explicit, context)
+
+    def _check_against_connection(self, explicit: Mapping[str, object], context: MessageContext) -> None:
+        reliable = explicit.get("msg_reliable")
+        wanted = self._properties.reliability
+        if reliable is not None and self._properties.per_msg_reliability not in _WANTED:
+            inherited = wanted in _WANTED
+            if reliable is not inherited:
+                raise SendError(
+                    f"msg_reliable={reliable} needs a connection with per_msg_reliability preferred or required",
+                    Reason.INVALID_MESSAGE_PROPERTIES,
+                    context,
+                )
+        if (
+            explicit.get("safely_replayable") is False
+            and self.flow is not None
+            and self.flow.stack.features.may_duplicate
+        ):
+            raise SendError(
+                f"{self.flow.stack.name} may deliver a Message twice, so that it must be safely replayable",
+                Reason.INVALID_MESSAGE_PROPERTIES,
+                context,
+            )
+
+    def _enqueue(self, part: Part) -> None:
+        if self._queue is None:
+            self._queue = SendQueue()
+        self._direct = None
+        self._queue.add(part, self._loop.time())
+        if part.properties.msg_lifetime != math.inf:
+            self._arm_expiry()
+
+    def _flush(self) -> None:
+        """Send what waits, as far as the Flow takes it, and find out whether sends may go straight from now on."""
+        flow, queue = self.flow, self._queue
+        if flow is None or self._batches:
+            return
+        if queue:
+            while flow.writable and queue:
+                if not self._flush_some(flow, queue):
+                    break
+        if queue and not flow.writable:
+            self._direct = None
+            return
+        blocked = queue is not None and (queue.blocked_by_open_message or bool(queue))
+        self._direct = None if blocked or not self.can_send else flow
+        if self._draining and not queue and self._over is None:
+            flow.close()
+
+    def _flush_some(self, flow: Flow, queue: SendQueue) -> bool:
+        if len(queue) == 1:
+            part = queue.next()
+            if part is not None:
+                self._transmit(flow, part)
+            return part is not None
+        flow.cork()
+        corked = 0
+        progress = False
+        try:
+            while corked < _CORK_LIMIT and flow.writable and (part := queue.next()) is not None:
+                progress = True
+                corked += part.token.size
+                self._transmit(flow, part)
+        finally:
+            flow.uncork()
+        return progress
+
+    def _transmit(self, flow: Flow, part: Part) -> None:
+        token = part.token
+        try:
+            taken = flow.send(part.data, part.properties, token.end_of_message, token)
+        except SendError as error:
+            self.failed(token, error)
+            return
+        if taken:
+            self._complete(token)
+        if part.properties.final and token.end_of_message:
+            self._final_sent = True
+            self._direct = None
+            flow.finish()
+
+    def _complete(self, token: Token) -> None:
+        """Report Sent, now or, after many in one go, by way of the loop; always in order."""
+        self.messages_sent += token.end_of_message
+        self.bytes_sent += token.size
+        if _trace.active:
+            _trace.emit(trace.MessageSent(self._owner, size=token.size))
+        if self._completed_later is not None:
+            self._completed_later.append(token)
+        elif self._immediate < _IMMEDIATE_LIMIT:
+            self._immediate += 1
+            if not token.future.done():
+                token.future.set_result(token.context)
+        else:
+            self._completed_later = [token]
+            self._loop.call_soon(self._report_completed)
+
+    def _report_completed(self) -> None:
+        completed, self._completed_later = self._completed_later, None
+        self._immediate = 0
+        for token in completed or ():
+            if not token.future.done():
+                token.future.set_result(token.context)
+
+    def _end_batches(self) -> None:
+        if self._batches:
+            self._batches = 0
+            self._flush()
+
+    def _arm_expiry(self) -> None:
+        deadline = math.inf if self._queue is None else self._queue.next_deadline()
+        if self._expiry is not None:
+            if self._expiry.when() <= deadline:
+                return
+            self._expiry.cancel()
+        self._expiry = None if deadline == math.inf else self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        if self._queue is not None:
+            for token in self._queue.expire(self._loop.time() + 1e-3):
+                self.expired(token)
+            self._arm_expiry()
+            if self._draining:
+                self._flush()
+
+    # Receiving
+
+    def _make_context(self) -> MessageContext:
+        context = MessageContext()
+        context.origin = self._owner
+        return context
+
+    def _perhaps_resume(self) -> None:
+        if self._paused and self._receiving.drained and self.flow is not None:
+            self._paused = False
+            self.flow.resume_receiving()
+
+    # What the Flow tells
+
+    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        self.bytes_received += len(data)
+        if end_of_message:
+            self.messages_received += 1
+        if _trace.active:
+            _trace.emit(trace.DataReceived(self._owner, size=len(data), end_of_message=end_of_message))
+        if context is not None and context.origin is None:
+            context.origin = self._owner
+        receiving = self._receiving
+        if self._deaf:
+            return
+        if receiving.received(data, context, end_of_message):
+            if receiving.full and not self._paused and self.flow is not None:
+                self._paused = True
+                self.flow.pause_receiving()
+        elif self._paused:
+            self._perhaps_resume()
+
+    def sent(self, token: object) -> None:
+        assert isinstance(token, Token)
+        self._complete(token)
+
+    def expired(self, token: object) -> None:
+        assert isinstance(token, Token)
+        if _trace.active:
+            _trace.emit(trace.MessageExpired(self._owner, size=token.size))
+        _fail(token.future, Expired("the Message's lifetime ended before it was sent", context=token.context))
+
+    def failed(self, token: object, error: TransportServicesError) -> None:
+        assert isinstance(token, Token)
+        if _trace.active:
+            _trace.emit(trace.SendFailed(self._owner, error=error))
+        if not isinstance(error, SendError):
+            error = _caused(SendError(str(error), error.reason), error)
+        if isinstance(error, SendError) and error.context is not token.context:
+            error.context = token.context
+        _fail(token.future, error)
+
+    def writable(self) -> None:
+        self._flush()
+
+    def sibling(self, flow: Flow) -> None:
+        self._owner.flow_sibling(flow)
+
+    def soft_error(self, error: TransportServicesError) -> None:
+        self._owner.flow_soft_error(error)
+
+    def path_changed(self) -> None:
+        self._owner.flow_path_changed()
+
+    def finished(self) -> None:
+        if _trace.active:
+            _trace.emit(trace.PeerFinished(self._owner))
+        flow = self.flow
+        self.peer_finished = True
+        if self._over is None:
+            self._receiving.finished(as_end_of_message=flow is not None and not flow.preserves_boundaries)
+
+    def closed(self, error: TransportServicesError | None) -> None:
+        self._owner.flow_closed(error)
+
+
+_E = TypeVar("_E", bound=BaseException)
+_WANTED = (Preference.REQUIRE, Preference.PREFER)
+
+
+def _message_defaults(properties: TransportProperties) -> MessageContext | None:
+    """The Message Properties that were set for all Messages of the Connection, if any."""
+    defaults: MessageContext | None = None
+    for name, value in properties.explicit().items():
+        if PROPERTIES[name].kind is PropertyKind.MESSAGE:
+            if defaults is None:
+                defaults = MessageContext()
+            defaults.set(name, value)
+    return defaults
+
+
+def _size_of(data: Data) -> int:
+    if isinstance(data, str):
+        raise TypeError("send takes bytes-like data, not str: encode it first")
+    if isinstance(data, bytes | bytearray):
+        return len(data)
+    try:
+        return memoryview(data).nbytes
+    except TypeError:
+        raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
+
+
+def _closed_here() -> ReceiveError:
+    return ReceiveError("the connection was closed here", Reason.CONNECTION_CLOSED)
+
+
+def _caused(error: _E, cause: BaseException) -> _E:
+    error.__cause__ = cause
+    return error
+
+
+def _fail(future: asyncio.Future[MessageContext], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future._log_traceback = False
+

@@ -1,0 +1,598 @@
+"""Message Framers: what one is, and the handle through which it works on one Connection (RFC 9623 section 6).
+
+A :class:`Framer` turns Messages into bytes and bytes into Messages. One object may serve many Connections, so it keeps
+nothing of a Connection in itself: each Connection gives it a :class:`MessageFramer`, the handle, whose ``state`` is the
+framer's to use. Handles form a chain from the Flow up to the Connection. They hold what has arrived and is not parsed
+yet; everything is plain logic in memory, and the room knows no protocol, no socket and no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from neatpy.errors import ConnectionError, EstablishmentError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neatpy.connection import Connection
+    from neatpy.message import MessageContext
+
+    Data = bytes | bytearray | memoryview
+    Frame = tuple[int, int, int, dict[str, object] | None]
+    """Where a frame lies in a buffer: start and end of the payload, start of the next frame, and the metadata that the
+    framer puts on the Message's context, or None."""
+
+_FRUITLESS_CALLS = 1000
+"""Calls of ``handle_received_data`` that may deliver without advancing before the framer is taken to be stuck."""
+
+
+class Framer(ABC):
+    """Base of all framers. Methods are plain functions, called on the loop; they never block."""
+
+    __slots__ = ()
+
+    def start(self, connection: Connection, handle: MessageFramer) -> None:
+        """The Flow below is ready. Whoever overrides this may send and parse a handshake, and owes
+        ``handle.make_connection_ready()`` or ``handle.fail_connection(error)``. By default the Connection is ready."""
+        handle.make_connection_ready()
+
+    def stop(self, connection: Connection, handle: MessageFramer) -> None:
+        """The Connection is ending; called once. Whoever overrides this may send and parse a closing handshake, and
+        owes ``handle.make_connection_closed()``, for which there is little time. After an abort or an error nothing
+        that is sent here leaves any more, and nobody waits. By default there is nothing to do."""
+        handle.make_connection_closed()
+
+    @abstractmethod
+    def new_sent_message(
+        self,
+        connection: Connection,
+        handle: MessageFramer,
+        data: Data,
+        context: MessageContext,
+        end_of_message: bool,
+    ) -> None:
+        """A Message is to be sent, or a part of one if ``end_of_message`` is False; parts of different Messages never
+        mix. Send what becomes of it with ``handle.send``, or keep it until the last part is there.
+
+        ``data`` that is not ``bytes`` is only valid during the call. Raise ``SendError`` for a Message that cannot be
+        framed; nothing of it is sent then. Any other exception becomes a SendError with reason PROTOCOL_FAILED."""
+
+    @abstractmethod
+    def handle_received_data(self, connection: Connection, handle: MessageFramer) -> None:
+        """Data came: look at it with ``handle.parse``, then deliver and advance.
+
+        Called again at once while data remains, and, if ``parse`` found too little, when there is enough. Called once
+        more at the end of the data. An exception fails the Connection with reason DEFRAMING_FAILED."""
+
+    def next_frame(self, data: bytes, offset: int) -> Frame | None:
+        """A shortcut for speed, not needed for function: the bounds of the frame at ``offset`` if all of it is in
+        ``data``, else None, upon which ``handle_received_data`` is called as ever.
+
+        Only asked between Messages, and only if no more derived class defines ``handle_received_data``."""
+        return None
+
+    def message_limit(self, below: int) -> int:
+        """The largest Message (bytes) that can be framed where at most ``below`` bytes fit into one Message of the
+        layer below."""
+        return below
+
+
+class Chain(Protocol):
+    """What the handles of one Connection share, for them alone: the Flow that they make up."""
+
+    blocked: bool
+    """No more is to be delivered now."""
+    over: bool
+
+    @property
+    def connection(self) -> Any:
+        """The Connection, as framers get it."""
+
+    def output(self, data: Data, context: MessageContext | None, end_of_message: bool) -> None:
+        """The lowest framer sends."""
+
+    def deliver(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        """The topmost framer delivers."""
+
+    def upward(self) -> Callable[[bytes, MessageContext | None, bool], None]:
+        """The shortest way to ``deliver``, valid until ``blocked`` changes."""
+
+    def end_of_data(self) -> None:
+        """All that the peer sent has been delivered."""
+
+    def handle_ready(self) -> None:
+        """A framer has made the Connection ready."""
+
+    def handle_closed(self) -> None:
+        """A framer has made the Connection closed."""
+
+    def fail(self, error: Exception) -> None:
+        """The Connection fails."""
+
+    def run_soon(self) -> None:
+        """Look at what is buffered again, in a later turn of the loop."""
+
+    def insert_above(self, handle: MessageFramer, framer: Framer) -> None:
+        """Put a framer into the chain."""
+
+    def make_context(self) -> MessageContext:
+        """A new context."""
+
+
+class NeedMore(BaseException):
+    """Unwinds ``handle_received_data`` when ``parse`` finds too little. No ``except Exception`` shall catch it."""
+
+
+class MessageFramer:
+    """The handle of one framer on one Connection (RFC 9623 section 6).
+
+    ``state`` is None at first and belongs to the framer.
+    """
+
+    __slots__ = (
+        "_above",
+        "_backlog",
+        "_below",
+        "_buffer",
+        "_chain",
+        "_closed",
+        "_context",
+        "_discarding",
+        "_earmarked",
+        "_earmarked_end",
+        "_end_waits",
+        "_ended",
+        "_framer",
+        "_next_frame",
+        "_no_more",
+        "_open",
+        "_passthrough",
+        "_progress",
+        "_ready",
+        "_started",
+        "_stopped",
+        "_wanted",
+        "state",
+    )
+
+    state: Any
+
+    def __init__(self, chain: Chain, framer: Framer) -> None:
+        self._chain = chain
+        self._framer = framer
+        self.state = None
+        self._above: MessageFramer | None = None
+        self._below: MessageFramer | None = None
+        self._started = self._ready = self._stopped = self._closed = self._passthrough = False
+        self._next_frame = _shortcut_of(framer)
+        # What arrived from below.
+        self._buffer = Buffer()
+        self._context: MessageContext | None = None
+        self._ended = False  # the inbound Message, or the stream, is complete in the buffer
+        self._no_more = False  # ... and nothing comes after it
+        self._backlog: deque[tuple[bytes, MessageContext | None, bool]] | None = None
+        self._end_waits = False
+        # What the framer asked for.
+        self._wanted = 0
+        self._progress = 0
+        self._earmarked = 0
+        self._earmarked_end = self._discarding = False
+        self._open: MessageContext | None = None  # of a Message that was delivered in part
+
+    def __repr__(self) -> str:
+        return f"<MessageFramer of {type(self._framer).__name__}>"
+
+    # Sending
+
+    def send(self, data: Data, context: MessageContext | None = None, end_of_message: bool = True) -> None:
+        """Pass data on to the next framer below, or to the protocol stack.
+
+        Several sends within one ``new_sent_message`` leave together. ``end_of_message`` is False if more of the same
+        Message follows; on a byte stream it makes no difference. ``context`` is the Message's; None for data of the
+        framer's own."""
+        below = self._below
+        if below is None:
+            self._chain.output(data, context, end_of_message)
+        else:
+            below.push(data, self._chain.make_context() if context is None else context, end_of_message)
+
+    # Parsing and delivering
+
+    def parse(
+        self, minimum: int = 1, maximum: float | None = None
+    ) -> tuple[bytes, MessageContext | None, bool]:
+        """Look at what is there, from the receive cursor on: at least ``minimum`` and at most ``maximum`` bytes (None
+        or infinite: all). Nothing is consumed. It may be a copy, so ask for no more than is needed.
+
+        Gives the data, the context of the Message below (None on a byte stream), and whether these data reach the end
+        of that Message, or of the stream. If less than ``minimum`` is there, this does not return: it unwinds out of
+        ``handle_received_data``, which is called again when there is enough. Only to be called from there."""
+        available = self._buffer.size
+        if available < minimum:
+            self._wanted = minimum
+            raise NeedMore
+        size = available if maximum is None or maximum >= available else int(maximum)
+        return self._buffer.peek(size), self._context, self._ended and size == available
+
+    def advance_receive_cursor(self, length: int) -> None:
+        """Discard ``length`` bytes; those that are not there yet are discarded when they come."""
+        self._progress += 1
+        missing = self._buffer.skip(_checked(length))
+        if missing:
+            self._earmark(missing)
+            self._discarding = True
+
+    def deliver(self, data: Data, context: MessageContext | None = None, end_of_message: bool = True) -> None:
+        """Deliver data that the framer made itself as a Message, or as part of one. ``context`` None: a new one."""
+        self._progress += 1
+        self._emit(data if type(data) is bytes else bytes(data), context, end_of_message)
+
+    def deliver_and_advance_receive_cursor(
+        self, context: MessageContext | None, length: int, end_of_message: bool = True
+    ) -> None:
+        """Deliver the next ``length`` bytes, without copying where possible.
+
+        Those that are not there yet are earmarked: they go up as they come, as parts of the same Message, without
+        being held here, and the framer is not called before all are through."""
+        self._progress += 1
+        buffer = self._buffer
+        if _checked(length) <= buffer.size:
+            self._emit(buffer.take(length), context, end_of_message)
+            return
+        self._earmark(length - buffer.size)
+        self._earmarked_end = end_of_message
+        if self._open is None:
+            self._open = self.new_context() if context is None else context
+        if buffer.size:
+            self._emit(buffer.take(buffer.size), None, False)
+
+    def new_context(self, **metadata: object) -> MessageContext:
+        """A context for a Message to be delivered: with what is known of the Message below it, and with this metadata
+        of the framer's, which the application reads by ``context.get(framer, key)``."""
+        inbound = self._context
+        if inbound is None:
+            context = self._chain.make_context()
+        else:
+            context = inbound.copy()
+            context.ecn, context.early_data = inbound.ecn, inbound.early_data
+        for key, value in metadata.items():
+            context.add(self._framer, key, value)
+        return context
+
+    # The life of the Connection
+
+    def make_connection_ready(self) -> None:
+        """The framer's setup or handshake is complete; the framer above may start."""
+        if not self._ready:
+            self._ready = True
+            self._progress += 1
+            self._chain.handle_ready()
+
+    def make_connection_closed(self) -> None:
+        """The framer is done with ``stop``."""
+        if not self._closed:
+            self._closed = True
+            self._chain.handle_closed()
+
+    def fail_connection(self, error: Exception) -> None:
+        """End the Connection with this error; before ready, only this attempt to establish it."""
+        self._chain.fail(error)
+
+    def prepend_framer(self, framer: Framer) -> None:
+        """Put another framer directly above this one, between it and the application, to start when this one is
+        ready. Raises RuntimeError once this framer is ready."""
+        if self._ready:
+            raise RuntimeError("a framer can be prepended only before make_connection_ready()")
+        self._chain.insert_above(self, framer)
+
+    def start_passthrough(self) -> None:
+        """From now on, data pass this framer by unchanged in both directions; what is buffered goes up."""
+        self._passthrough = True
+        self._progress += 1
+        if self._buffer.size:
+            self._chain.run_soon()
+
+    # For the chain
+
+    def push(self, data: Data, context: MessageContext, end_of_message: bool) -> None:
+        """Something to be sent comes from above."""
+        if self._passthrough:
+            self.send(data, context, end_of_message)
+        else:
+            self._framer.new_sent_message(self._chain.connection, self, data, context, end_of_message)
+
+    def receive(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        """Data come from below; what cannot be dealt with now waits."""
+        if self._chain.blocked or self._backlog or not self._started:
+            if self._backlog is None:
+                self._backlog = deque()
+            self._backlog.append((data, context, end_of_message))
+        else:
+            self._take_in(data, context, end_of_message)
+
+    def end_of_data(self) -> None:
+        """Nothing more will come from below."""
+        if self._chain.blocked or self._backlog or not self._started:
+            self._end_waits = True
+            return
+        self._end_waits = False
+        self._no_more = True
+        if self._passthrough:
+            self._tell_end()
+        else:
+            self._ended = True
+            self._run()
+
+    def resume(self) -> None:
+        """Go on with what waits, until the chain is blocked again."""
+        chain = self._chain
+        if self._buffer.size or self._ended:
+            self._run()
+        while self._backlog and not chain.blocked:
+            self._take_in(*self._backlog.popleft())
+        if self._end_waits and not self._backlog and not chain.blocked:
+            self.end_of_data()
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether something from below waits here."""
+        return bool(self._buffer.size or self._backlog or self._ended or self._end_waits)
+
+    # The inbound loop
+
+    def _take_in(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        if self._passthrough and not self._buffer.size and not self._earmarked:
+            self._forward(data, context, end_of_message)
+            return
+        self._context = context
+        self._ended = end_of_message
+        self._buffer.append(data)
+        self._run()
+
+    def _run(self) -> None:
+        """Have the framer parse what is there, until it wants more or the chain is blocked."""
+        chain, buffer = self._chain, self._buffer
+        fruitless = 0
+        while not chain.blocked:
+            if self._earmarked:
+                if buffer.size:
+                    self._pass_earmarked()
+            elif self._passthrough:
+                self._release()
+                return
+            else:
+                if self._next_frame is not None and self._open is None and buffer.size:
+                    self._run_shortcut(self._next_frame)
+                    if not buffer.size:
+                        if self._ended and not chain.over:
+                            self._end_input()
+                        return
+                    if chain.blocked:
+                        return
+                if buffer.size < self._wanted and not self._ended:
+                    return
+                if buffer.size or self._ended:
+                    before, progress = buffer.size, self._progress
+                    if not self._call_framer():
+                        return
+                    fruitless = fruitless + 1 if buffer.size == before else 0
+                    if (
+                        buffer.size
+                        and not self._passthrough
+                        and (self._progress == progress or fruitless > _FRUITLESS_CALLS)
+                    ):
+                        chain.fail(_deframing(f"{self._name} neither consumes data nor asks for more"))
+                        return
+            if not buffer.size:
+                if self._ended and not chain.over:
+                    self._end_input()
+                return
+
+    def _run_shortcut(self, next_frame: Callable[[bytes, int], Frame | None]) -> None:
+        """Deliver the frames that lie whole in the first chunk."""
+        chain, buffer, inbound = self._chain, self._buffer, self._context
+        data, cursor, end = buffer.data, buffer.cursor, len(buffer.data)
+        deliver = chain.upward() if self._above is None else self._above.receive
+        begin = cursor
+        while cursor < end:
+            try:
+                frame = next_frame(data, cursor)
+            except Exception as error:
+                chain.fail(_deframing(f"{self._name}: {error}", error))
+                break
+            if frame is None:
+                break
+            start, stop, cursor, metadata = frame
+            if metadata is None and inbound is None:
+                deliver(data[start:stop], None, True)
+            else:
+                deliver(data[start:stop], self.new_context(**(metadata or {})), True)
+            if chain.blocked:
+                break
+        if cursor != begin:
+            self._wanted = 0
+            buffer.skip(cursor - begin)
+
+    def _call_framer(self) -> bool:
+        """Whether to go on: the framer returned instead of asking for more."""
+        self._wanted = 0
+        try:
+            self._framer.handle_received_data(self._chain.connection, self)
+        except NeedMore:
+            if self._ended and not self._chain.over:
+                self._end_input()
+            return False
+        except Exception as error:
+            self._chain.fail(_deframing(f"{self._name}: {error}", error))
+            return False
+        return True
+
+    def _end_input(self) -> None:
+        """The inbound Message, or the stream, has ended: it must not end within a Message of ours."""
+        self._ended = False
+        self._wanted = 0
+        self._context = None
+        if self._buffer.size or self._earmarked or self._open is not None:
+            self._chain.fail(_deframing(f"{self._name}: the data ended inside a Message"))
+        elif self._no_more:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        if not self._ready:
+            text = f"the peer finished sending before {self._name} was ready"
+            self._chain.fail(EstablishmentError(text, Reason.PROTOCOL_FAILED))
+        elif self._above is None:
+            self._chain.end_of_data()
+        else:
+            self._above.end_of_data()
+
+    # Delivering
+
+    def _emit(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        """Deliver; all parts of a Message have one context."""
+        if self._open is not None:
+            context = self._open
+            if end_of_message:
+                self._open = None
+        elif not end_of_message:
+            context = self._open = self.new_context() if context is None else context
+        elif context is None and self._context is not None:
+            context = self.new_context()
+        self._forward(data, context, end_of_message)
+
+    def _forward(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        if self._above is None:
+            self._chain.deliver(data, context, end_of_message)
+        else:
+            self._above.receive(data, context, end_of_message)
+
+    def _earmark(self, missing: int) -> None:
+        if self._earmarked:
+            raise RuntimeError("bytes that are still to come have been earmarked already")
+        self._earmarked = missing
+        self._discarding = False
+
+    def _pass_earmarked(self) -> None:
+        chunk = self._buffer.take_chunk(self._earmarked)
+        self._earmarked -= len(chunk)
+        if not self._discarding:
+            self._emit(chunk, None, self._earmarked_end and not self._earmarked)
+
+    def _release(self) -> None:
+        """Passthrough began: what is buffered goes up as it came."""
+        ended, self._ended = self._ended, False
+        data = self._buffer.take(self._buffer.size)
+        if data or (ended and not self._no_more):
+            self._forward(data, self._context, ended and not self._no_more)
+        if self._no_more:
+            self._tell_end()
+
+    @property
+    def _name(self) -> str:
+        return type(self._framer).__name__
+
+
+class Buffer:
+    """Bytes in the chunks in which they came, with a cursor. A chunk is joined with others at most once, and only
+    where somebody wants to look across its end."""
+
+    __slots__ = ("cursor", "data", "later", "size")
+
+    def __init__(self) -> None:
+        self.data = b""
+        """The first chunk; its bytes before ``cursor`` are consumed."""
+        self.cursor = 0
+        self.later: deque[bytes] | None = None
+        self.size = 0
+        """Bytes not consumed."""
+
+    def append(self, chunk: bytes) -> None:
+        """Add a chunk at the end."""
+        if not self.size:
+            self.data = chunk
+            self.cursor = 0
+        elif chunk:
+            if self.later is None:
+                self.later = deque()
+            self.later.append(chunk)
+        self.size += len(chunk)
+
+    def peek(self, length: int) -> bytes:
+        """The first ``length`` bytes, of which there must be so many."""
+        if self.cursor + length > len(self.data):
+            self._join(length)
+        if self.cursor == 0 and length == len(self.data):
+            return self.data
+        return self.data[self.cursor : self.cursor + length]
+
+    def take(self, length: int) -> bytes:
+        """Consume and give the first ``length`` bytes, of which there must be so many."""
+        taken: list[bytes] | None = None
+        if self.cursor + length > len(self.data):
+            taken = []
+            while length:
+                chunk = self.take_chunk(length)
+                length -= len(chunk)
+                taken.append(chunk)
+            return b"".join(taken)
+        return self.take_chunk(length)
+
+    def take_chunk(self, most: int) -> bytes:
+        """Consume and give up to ``most`` bytes of the first chunk; a whole chunk is given as it is."""
+        begin = self.cursor
+        chunk = self.data[begin : begin + most]
+        self.skip(len(chunk))
+        return chunk
+
+    def skip(self, length: int) -> int:
+        """Consume ``length`` bytes; gives how many of them are not there."""
+        missing = max(0, length - self.size)
+        left = length - missing
+        self.size -= left
+        self.cursor += left
+        while self.cursor >= len(self.data) and self.later:
+            self.cursor -= len(self.data)
+            self.data = self.later.popleft()
+        if not self.size:
+            self.data = b""
+            self.cursor = 0
+        return missing
+
+    def _join(self, length: int) -> None:
+        """Make the first ``length`` bytes lie in one chunk."""
+        assert self.later
+        first = self.data[self.cursor :]
+        joined = [first]
+        have = len(first)
+        while have < length:
+            chunk = self.later.popleft()
+            joined.append(chunk)
+            have += len(chunk)
+        self.data = b"".join(joined)
+        self.cursor = 0
+
+
+def _shortcut_of(framer: Framer) -> Callable[[bytes, int], Frame | None] | None:
+    """``next_frame``, unless a more derived class has a say in what is received."""
+    for kind in type(framer).__mro__:
+        if "next_frame" in vars(kind):
+            return None if kind is Framer else framer.next_frame
+        if "handle_received_data" in vars(kind):
+            return None
+    return None
+
+
+def _checked(length: int) -> int:
+    if length < 0 or length == math.inf:
+        raise ValueError(f"a length is a finite number of bytes, at least 0, not {length}")
+    return length
+
+
+def _deframing(text: str, cause: Exception | None = None) -> ConnectionError:
+    error = ConnectionError(text, Reason.DEFRAMING_FAILED)
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,96 @@
+"""What ``Connection.get_properties()`` tells, read from the property table and the feature table (RFC 9622 section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from neatpy.enumerations import ConnectionState, Preference, PropertyKind
+from neatpy.properties import PROPERTIES
+from neatpy.stacks.features import Provision
+
+if TYPE_CHECKING:
+    from neatpy.connection import Connection
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks.contract import Flow, Stack
+
+_SWITCHED_OFF = (Preference.AVOID, Preference.PROHIBIT)
+_FACE_EFFECTS = frozenset(
+    {"conn_priority", "msg_lifetime", "msg_priority", "final", "safely_replayable", "_neatpy.receive_limit"}
+)
+"""Connection and Message Properties that the face makes act on every stack."""
+
+
+def describe(connection: Connection) -> Mapping[str, Any]:
+    """The snapshot for one Connection."""
+    flow = connection._path.flow
+    properties = connection._intent.properties
+    told: dict[str, Any] = {
+        "conn_state": connection.state,
+        "can_send": connection.can_send,
+        "can_receive": connection.can_receive,
+        "stack": connection.stack,
+        "local_endpoint": connection.local_endpoint,
+        "remote_endpoint": connection.remote_endpoint,
+        "paths": tuple(flow.paths) if flow is not None and connection.state is not ConnectionState.CLOSED else (),
+        "security": flow.security() if flow is not None else {},
+    }
+    for name, declared in PROPERTIES.items():
+        if name in told:
+            continue
+        if declared.kind is PropertyKind.SELECTION:
+            told[name] = _selection(name, properties, flow)
+        elif declared.read_only:
+            told[name] = _read_only(name, properties, flow)
+        elif _belongs_here(name, flow):
+            told[name] = properties.get(name)
+    told["without_effect"] = () if flow is None else without_effect(properties, flow.stack)
+    return told
+
+
+def without_effect(properties: TransportProperties, stack: Stack) -> tuple[str, ...]:
+    """Names of the Connection and Message Properties that were set and do nothing on this stack."""
+    features = stack.features
+    return tuple(
+        name
+        for name in properties.explicit()
+        if PROPERTIES[name].kind is not PropertyKind.SELECTION
+        and name not in features.effects
+        and name not in _FACE_EFFECTS
+    )
+
+
+def _selection(name: str, properties: TransportProperties, flow: Flow | None) -> object:
+    """Preferences as booleans: does the stack in use have the feature, and is it on? Others as they were set."""
+    value = properties.get(name)
+    if flow is None or not isinstance(PROPERTIES[name].default, Preference | None):
+        return value
+    if name == "multipath":
+        return value
+    provision = flow.stack.features.provides(name)
+    return provision is Provision.INTRINSIC or (provision is Provision.OPTIONAL and _switched_on(value))
+
+
+def _switched_on(value: object) -> bool:
+    return value in (Preference.REQUIRE, Preference.PREFER)
+
+
+def _read_only(name: str, properties: TransportProperties, flow: Flow | None) -> object:
+    if flow is None:
+        return None
+    value = flow.read(name)
+    if name == "send_msg_max_len" and not _direction_allows(properties, "send"):
+        return 0
+    if name == "recv_msg_max_len" and not _direction_allows(properties, "receive"):
+        return 0
+    return value
+
+
+def _direction_allows(properties: TransportProperties, way: str) -> bool:
+    name = properties.direction.name
+    return not name.startswith("UNIDIRECTIONAL") or name.endswith(way.upper())
+
+
+def _belongs_here(name: str, flow: Flow | None) -> bool:
+    namespace, dot, _ = name.partition(".")
+    return not dot or namespace == "_neatpy" or flow is None or namespace == flow.stack.features.namespace

@@ -1,0 +1,383 @@
+"""The Listener: one port, every eligible stack, and the Connections that come in (RFC 9622 section 7.2).
+
+Binding is in :mod:`neatpy.binding`; here are the queue of undelivered Connections, the limit, ``serve`` and the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from neatpy import trace
+from neatpy.connection import Connection
+from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
+
+if TYPE_CHECKING:
+    from neatpy.binding import Binding
+    from neatpy.endpoint import LocalEndpoint
+    from neatpy.intent import Intent
+    from neatpy.stacks.contract import Flow
+
+_UNDELIVERED_LIMIT = 1024
+"""Connections that may wait for ``accept`` or for the limit to be raised; further ones are aborted."""
+
+_HANDSHAKE_TIMEOUT = 15.0
+"""Seconds that the framers of an accepted Connection have for their handshake."""
+
+_trace = trace.hook
+
+
+class Listener:
+    """Accepts Connections, made by ``Preconnection.listen()``; never directly.
+
+    Connections go to whoever waits in ``accept()``, in iteration or in ``serve()``, else to
+    ``on_connection_received(listener, connection)``, else they wait. Other handlers are ``on_stopped(listener)`` and
+    ``on_establishment_error(listener, error)``; each may be None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_acceptors",
+        "_binding",
+        "_context",
+        "_error",
+        "_handshakes",
+        "_intent",
+        "_limit",
+        "_loop",
+        "_received_handler",
+        "_stopped",
+        "_task",
+        "_undelivered",
+        "_waiters",
+        "on_establishment_error",
+        "on_stopped",
+    )
+
+    on_stopped: Callable[[Listener], object] | None
+    on_establishment_error: Callable[[Listener, TransportServicesError], object] | None
+
+    def __init__(self, intent: Intent, loop: asyncio.AbstractEventLoop) -> None:
+        self._intent = intent
+        self._loop = loop
+        self._context = contextvars.copy_context()
+        self._binding: Binding | None = None
+        self._error: EstablishmentError | None = None
+        self._stopped: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._acceptors: deque[asyncio.Future[Connection]] = deque()
+        self._undelivered: deque[Connection] = deque()
+        self._limit: int | None = None
+        self._received_handler: Callable[[Listener, Connection], object] | None = None
+        self.on_stopped = self.on_establishment_error = None
+
+    def __repr__(self) -> str:
+        if self._stopped is not None:
+            return "<Listener stopped>"
+        where = ", ".join(str(binding) for binding in self._binding.places) if self._binding else "not bound"
+        return f"<Listener {where}>"
+
+    # Establishing
+
+    def __await__(self) -> Generator[Any, None, Listener]:
+        """Wait until every eligible stack is bound. Raises EstablishmentError if one could not be."""
+        if self._binding is None and self._error is None:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append(waiter)
+            yield from waiter.__await__()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    async def __aenter__(self) -> Listener:
+        """Wait until bound; a failed or cancelled wait stops the Listener."""
+        try:
+            return await self
+        except BaseException:
+            self.stop()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop, and wait for Stopped."""
+        await self.stop()
+
+    @property
+    def local_endpoints(self) -> list[LocalEndpoint]:
+        """The addresses and real ports that are bound, each once; empty before the Listener is."""
+        if self._binding is None:
+            return []
+        from neatpy.endpoint import LocalEndpoint
+
+        places = dict.fromkeys(place.address for place in self._binding.places)
+        return [
+            LocalEndpoint(address.port, address=f"{address.ip}%{address.scope}" if address.scope else address.ip)
+            for address in places
+        ]
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Names of the stacks it listens on, best first; empty before it is bound."""
+        if self._binding is None:
+            return ()
+        return tuple(dict.fromkeys(place.stack for place in self._binding.places))
+
+    # Accepting
+
+    @property
+    def on_connection_received(self) -> Callable[[Listener, Connection], object] | None:
+        """Called with each new Connection that nobody waits for; setting it delivers those that wait."""
+        return self._received_handler
+
+    @on_connection_received.setter
+    def on_connection_received(self, handler: Callable[[Listener, Connection], object] | None) -> None:
+        self._received_handler = handler
+        self._deliver()
+
+    async def accept(self) -> Connection:
+        """The next Connection. Raises ConnectionError with CONNECTION_CLOSED when the Listener has stopped, and
+        EstablishmentError when it could not listen. Cancelling loses no Connection."""
+        await self
+        if self._stopped is not None:
+            raise self._no_more()
+        acceptor: asyncio.Future[Connection] = self._loop.create_future()
+        self._acceptors.append(acceptor)
+        self._deliver()
+        try:
+            return await acceptor
+        except asyncio.CancelledError:
+            if acceptor.done() and not acceptor.cancelled() and acceptor.exception() is None:
+                self._undelivered.appendleft(acceptor.result())
+                self._raise_limit_by_one()
+                self._deliver()
+            raise
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Connection:
+        """The next Connection; ends when the Listener has stopped."""
+        try:
+            return await self.accept()
+        except ConnectionError:
+            raise StopAsyncIteration from None
+
+    async def serve(
+        self, handler: Callable[[Connection], Awaitable[object]], *, grace: float | None = None
+    ) -> None:
+        """Run ``handler(connection)`` in a task of its own for each Connection, until the Listener is stopped.
+
+        The Connection is closed when its handler returns and aborted when it raises, which is reported to the loop's
+        exception handler. On ``stop()`` the handlers have ``grace`` seconds to return (None: as long as they take);
+        then they are cancelled. Cancelling ``serve`` stops the Listener and cancels the handlers at once. Raises
+        EstablishmentError when the Listener could not listen.
+        """
+        tasks: set[asyncio.Task[None]] = set()
+        await self
+        try:
+            async for connection in self:
+                task = self._loop.create_task(_handle(handler, connection))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if tasks:
+                await asyncio.wait(tasks, timeout=grace)
+        finally:
+            self.stop()
+            remaining = tuple(tasks)
+            for task in remaining:
+                task.cancel()
+            if remaining:
+                await asyncio.wait(remaining)
+
+    def set_new_connection_limit(self, limit: int | None) -> None:
+        """Deliver at most this many further Connections, each counting down by one; None is unlimited
+        (RFC 9622 section 7.2). Connections above it wait, in bounded number, until the limit is set anew.
+
+        Raises TypeError or ValueError for anything but a non-negative whole number or None."""
+        if limit is not None:
+            if not isinstance(limit, int) or isinstance(limit, bool):
+                raise TypeError(f"the limit is a whole number or None, not {limit!r}")
+            if limit < 0:
+                raise ValueError(f"the limit is at least 0, not {limit}")
+        self._limit = limit
+        self._deliver()
+
+    # Ending
+
+    def stop(self) -> asyncio.Future[None]:
+        """Accept no more; accepted Connections live on, undelivered ones are aborted (RFC 9622 section 7.2).
+
+        Effective without being awaited; the future, the same for every call, is done at Stopped.
+        """
+        if self._stopped is None:
+            self._stopped = self._loop.create_future()
+            if self._task is not None:
+                self._task.cancel()
+            for handshake in tuple(self._handshakes):
+                handshake.cancel()
+            if self._binding is not None:
+                self._binding.close()
+            for connection in self._undelivered:
+                connection.abort()
+            self._undelivered.clear()
+            if self._binding is None and self._error is None:
+                self._error = EstablishmentError("the listener was stopped before it was bound", Reason.LOCAL_ABORT)
+                self._wake_waiters()
+            acceptors, self._acceptors = self._acceptors, deque()
+            for acceptor in acceptors:
+                if not acceptor.done():
+                    acceptor.set_exception(self._no_more())
+            self._loop.call_soon(self._report_stopped, context=self._context)
+        return self._stopped
+
+    # Inside the house
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._bind())
+
+    async def _bind(self) -> None:
+        from neatpy.binding import bind
+
+        try:
+            self._binding = await bind(self._intent, self._accepted)
+        except EstablishmentError as error:
+            self._error = error
+            if _trace.active:
+                _trace.emit(trace.EstablishmentFailed(self, error=error))
+            self._loop.call_soon(self._call_establishment_error, error, context=self._context)
+        else:
+            if _trace.active:
+                _trace.emit(trace.Listening(self, endpoints=self._binding.places))
+        self._task = None
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _accepted(self, flow: Flow) -> None:
+        """A stack has a Flow for us, its handshake complete."""
+        waiting = len(self._undelivered) + len(self._handshakes)
+        if self._stopped is not None or waiting >= _UNDELIVERED_LIMIT:
+            flow.abort()
+            return
+        if self._intent.framers:
+            task = self._loop.create_task(self._frame(flow))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+        else:
+            connection = Connection(self._intent, self._loop)
+            connection._listener = self
+            connection._established(flow, None)
+            self._received(connection)
+
+    async def _frame(self, flow: Flow) -> None:
+        """Let the framers shake hands, in bounded time, before anybody hears of the Connection."""
+        from neatpy.establishment.attempt import Attempt
+
+        connection = Connection(self._intent, self._loop)
+        connection._listener = self
+        attempt = Attempt.of(flow)
+        try:
+            async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
+                await attempt.prepare(connection._prepare)
+        except (TransportServicesError, TimeoutError, OSError) as error:
+            if _trace.active:
+                _trace.emit(trace.CandidateFailed(self, candidate=flow.stack.name, error=error))
+            return
+        if self._stopped is not None:
+            attempt.abort()
+            return
+        assert attempt.flow is not None
+        connection._established(attempt.flow, attempt)
+        self._received(connection)
+
+    def _accept_sibling(self, parent: Connection, flow: Flow) -> None:
+        """The peer of an accepted Connection opened a stream; refused after stop, as a new Connection would be."""
+        from neatpy.group import join
+
+        group = parent.grouped_connections
+        if self._stopped is not None or len(group) > parent._intent.properties.group_conn_limit:
+            flow.abort()
+        else:
+            self._received(join(parent, flow))
+
+    def _received(self, connection: Connection) -> None:
+        if _trace.active:
+            _trace.emit(trace.ConnectionReceived(self, connection=connection))
+        self._undelivered.append(connection)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._undelivered and self._limit != 0:
+            acceptor = self._next_acceptor()
+            if acceptor is None and self._received_handler is None:
+                return
+            connection = self._undelivered.popleft()
+            if self._limit is not None:
+                self._limit -= 1
+            if acceptor is not None:
+                acceptor.set_result(connection)
+            else:
+                self._loop.call_soon(self._call_received, connection, context=self._context)
+
+    def _next_acceptor(self) -> asyncio.Future[Connection] | None:
+        while self._acceptors:
+            acceptor = self._acceptors.popleft()
+            if not acceptor.done():
+                return acceptor
+        return None
+
+    def _raise_limit_by_one(self) -> None:
+        if self._limit is not None:
+            self._limit += 1
+
+    def _call_received(self, connection: Connection) -> None:
+        if self._received_handler is not None:
+            self._received_handler(self, connection)
+        else:
+            self._undelivered.appendleft(connection)
+
+    def _call_establishment_error(self, error: EstablishmentError) -> None:
+        if self.on_establishment_error is not None:
+            self.on_establishment_error(self, error)
+
+    def _report_stopped(self) -> None:
+        if _trace.active:
+            _trace.emit(trace.Stopped(self))
+        assert self._stopped is not None
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+        if self.on_stopped is not None:
+            self.on_stopped(self)
+
+    def _no_more(self) -> ConnectionError:
+        return ConnectionError("the listener has stopped", Reason.CONNECTION_CLOSED)
+
+
+async def _handle(handler: Callable[[Connection], Awaitable[object]], connection: Connection) -> None:
+    """One Connection's whole life in ``serve``."""
+    try:
+        await handler(connection)
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
+    except Exception as error:
+        connection.abort()
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"the handler of {connection!r} raised", "exception": error}
+        )
+    else:
+        try:
+            await connection.close()
+        except ConnectionError:
+            pass  # the peer left before everything was delivered; the connection's own events have told

@@ -1,0 +1,295 @@
+"""What has arrived on one Connection and who waits for it (RFC 9622 section 9.3).
+
+Pure logic: no socket, no loop but the futures of those who wait. Data come in as parts of Messages, in order; each
+receive is answered once, in order, with a whole Message or with as much of one as it allows. Backpressure is the
+caller's: it looks at ``full`` and ``drained``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from neatpy.errors import Reason, ReceiveError
+from neatpy.message import Message
+
+if TYPE_CHECKING:
+    from neatpy.message import MessageContext
+
+_OVERHEAD = 256
+"""Bytes that a waiting Message is taken to cost beside its data, so that many tiny ones are bounded too."""
+
+
+class ReceiveFuture(asyncio.Future[Message]):
+    """Answers one receive. It never logs, and a Message is not lost if its waiter is cancelled at the last moment."""
+
+    __slots__ = ("_queue", "maximum", "minimum")
+
+    minimum: int
+    """Bytes from which part of a Message will do; 0: only whole ones."""
+    maximum: int
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, queue: ReceiveQueue, minimum: int, maximum: int
+    ) -> None:
+        super().__init__(loop=loop)
+        self._queue = queue
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def __await__(self) -> Generator[Any, None, Message]:
+        if not self.done():
+            self._asyncio_future_blocking = True
+            try:
+                yield self
+            except asyncio.CancelledError:
+                # The task was cancelled between our answer and its next step.
+                if self.done() and not self.cancelled() and self.exception() is None:
+                    self._queue.put_back(self.result())
+                raise
+        return self.result()
+
+    __iter__ = __await__
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, without a log entry if nobody asks."""
+        self.set_exception(error)
+        self._log_traceback = False
+
+
+class _Inbound:
+    """A Message that is not (or was not, when it was queued) all there."""
+
+    __slots__ = ("chunks", "complete", "context", "size")
+
+    def __init__(self, context: MessageContext) -> None:
+        self.context = context
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.complete = False
+
+    def take(self, most: int) -> bytes:
+        """Up to ``most`` bytes from the front."""
+        if most >= self.size:
+            data = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+            self.chunks = []
+            self.size = 0
+            return data
+        taken: list[bytes] = []
+        wanted = most
+        index = 0
+        while wanted:
+            chunk = self.chunks[index]
+            if len(chunk) > wanted:
+                taken.append(chunk[:wanted])
+                self.chunks[index] = chunk[wanted:]
+                break
+            taken.append(chunk)
+            wanted -= len(chunk)
+            index += 1
+        del self.chunks[:index]
+        self.size -= most
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+class ReceiveQueue:
+    """The inbound Messages and the waiting receives of one Connection."""
+
+    __slots__ = ("_ended", "_held", "_limit", "_make_context", "_open", "_queue", "_waiters")
+
+    def __init__(self, limit: int, make_context: Callable[[], MessageContext]) -> None:
+        self._limit = limit
+        self._make_context = make_context
+        self._held = 0
+        self._queue: deque[Message | _Inbound] | None = None
+        self._open: _Inbound | None = None
+        self._waiters: deque[ReceiveFuture] | None = None
+        self._ended: Callable[[], BaseException] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether enough waits that the peer should be slowed down."""
+        return self._held >= self._limit
+
+    @property
+    def drained(self) -> bool:
+        """Whether little enough waits that the peer may go on."""
+        return self._held <= self._limit // 2
+
+    @property
+    def partial_context(self) -> MessageContext | None:
+        """The context of the Message that has arrived in part, if there is one."""
+        return None if self._open is None else self._open.context
+
+    def set_limit(self, limit: int) -> None:
+        """Change how many bytes may wait."""
+        self._limit = limit
+
+    # From below
+
+    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> bool:
+        """A part of a Message arrived. Returns whether anything is left waiting afterwards."""
+        waiters = self._waiters
+        inbound = self._open
+        if waiters and not self._queue:
+            # The common case: somebody waits for just this.
+            waiter = waiters[0]
+            if inbound is None and end_of_message and not waiter.done():
+                if len(data) <= waiter.maximum:
+                    waiters.popleft()
+                    waiter.set_result(Message(data, context or self._make_context(), True))
+                    return False
+            elif inbound is not None and not inbound.size and not end_of_message and not waiter.done():
+                size = len(data)
+                if 0 < waiter.minimum <= size <= waiter.maximum:
+                    waiters.popleft()
+                    waiter.set_result(Message(data, inbound.context, False))
+                    return False
+        return self._enqueue(data, context, end_of_message)
+
+    def _enqueue(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> bool:
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = deque()
+        inbound = self._open
+        if inbound is None:
+            self._held += _OVERHEAD
+            if end_of_message:
+                queue.append(Message(data, context or self._make_context(), True))
+                self._held += len(data)
+                self._answer()
+                return bool(queue)
+            inbound = self._open = _Inbound(context or self._make_context())
+        if inbound.size == 0 and (not queue or queue[-1] is not inbound):
+            queue.append(inbound)
+        if data:
+            inbound.chunks.append(data)
+            inbound.size += len(data)
+            self._held += len(data)
+        if end_of_message:
+            inbound.complete = True
+            self._open = None
+        self._answer()
+        return bool(self._queue)
+
+    def finished(self, as_end_of_message: bool) -> None:
+        """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
+        if as_end_of_message and self._open is not None:
+            self._open.context.final = True
+            self._enqueue(b"", None, True)
+        elif self._queue:
+            self._queue[-1].context.final = True
+        self.end(lambda: ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED))
+
+    def end(self, error: Callable[[], BaseException]) -> None:
+        """Receives that nothing is left for fail with what ``error`` makes; the first end given stays."""
+        if self._ended is None:
+            self._ended = error
+        self._answer()
+
+    def discard(self) -> None:
+        """Throw away what waits."""
+        self._queue = None
+        self._open = None
+        self._held = 0
+
+    # From above
+
+    def request(self, waiter: ReceiveFuture) -> None:
+        """Enqueue a receive; it is answered now if it can be."""
+        if self._waiters is None:
+            self._waiters = deque()
+        self._waiters.append(waiter)
+        if self._queue or self._ended is not None:
+            self._answer()
+
+    def pop_whole(self) -> Message | None:
+        """The first Message, if it is there whole and nobody was before: what iterating wants, without a future."""
+        if self._queue and not self._waiters:
+            head = self._queue[0]
+            if type(head) is Message and len(head.data) <= self._limit:
+                self._queue.popleft()
+                self._held -= len(head.data) + _OVERHEAD
+                return head
+        return None
+
+    def put_back(self, message: Message) -> None:
+        """A Message, or part of one, was not consumed after all; it is the next to be received."""
+        if self._queue is None:
+            self._queue = deque()
+        head = self._queue[0] if self._queue else self._open
+        self._held += len(message.data)
+        if message.end_of_message:
+            self._queue.appendleft(message)
+            self._held += _OVERHEAD
+        elif isinstance(head, _Inbound) and head.context is message.context:
+            if not self._queue:
+                self._queue.append(head)
+            head.chunks.insert(0, message.data)
+            head.size += len(message.data)
+        else:  # the end of it was received by somebody else: it stays a part
+            self._queue.appendleft(message)
+            self._held += _OVERHEAD
+        self._answer()
+
+    def _answer(self) -> None:
+        """Give what is there to those who wait, in order."""
+        waiters = self._waiters
+        while waiters:
+            waiter = waiters[0]
+            if waiter.done():
+                waiters.popleft()
+                continue
+            if self._queue:
+                message = self._extract(waiter.minimum, waiter.maximum)
+                if message is not None:
+                    waiters.popleft()
+                    waiter.set_result(message)
+                    continue
+                if self._ended is None:
+                    return
+            elif self._ended is None:
+                return
+            waiters.popleft()
+            waiter.fail(self._ended())
+
+    def _extract(self, minimum: int, maximum: int) -> Message | None:
+        assert self._queue
+        head = self._queue[0]
+        limit = min(maximum, self._limit)
+        if type(head) is Message:
+            if len(head.data) <= limit or not head.end_of_message:
+                self._queue.popleft()
+                self._held -= len(head.data) + _OVERHEAD
+                return head
+            head = self._opened(head)
+        assert isinstance(head, _Inbound)
+        if head.complete and head.size <= limit:
+            self._queue.popleft()
+            self._held -= head.size + _OVERHEAD
+            return Message(head.take(limit), head.context, True)
+        if head.size >= limit:
+            return self._part(head, limit)
+        if minimum and head.size >= minimum:
+            return self._part(head, head.size)
+        return None
+
+    def _part(self, head: _Inbound, size: int) -> Message:
+        data = head.take(size)
+        self._held -= len(data)
+        if not head.size and not head.complete:
+            assert self._queue
+            self._queue.popleft()
+        return Message(data, head.context, False)
+
+    def _opened(self, message: Message) -> _Inbound:
+        """A whole Message that must go up in parts after all."""
+        assert self._queue
+        inbound = _Inbound(message.context)
+        inbound.chunks.append(message.data)
+        inbound.size = len(message.data)
+        inbound.complete = True
+        self._queue[0] = inbound
+        return inbound

@@ -1,0 +1,1 @@
+"""The parts of the TLS layer: engines over memory BIOs, their settings, and the Flow that drives them."""

@@ -1,0 +1,286 @@
+"""The contract between a Connection and the protocol stacks, on one page.
+
+A :class:`Stack` makes :class:`Flow` objects, by connecting to a :class:`Candidate` or by listening. A Flow is one
+bidirectional (or unidirectional) sequence of data with a peer; whoever drives it is its :class:`FlowObserver`: the
+attempt while candidates race, the Connection afterwards. A layer (TLS over TCP, framers over anything) is a Flow that
+observes the Flow below it. Nobody above this page learns which protocol it talks to.
+
+Rules that hold for every Flow:
+
+- One loop, no threads, nothing blocks. A Flow calls its observer from the loop, never from inside ``send``, ``close``,
+  ``abort`` or any other call made *by* its observer, except that ``uncork`` may call ``sent``.
+- ``send`` is only called while ``writable`` is true (more often than once is fine as long as it stays true).
+- After ``closed`` nothing else is called on the observer; ``closed`` comes exactly once unless ``abort`` was called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from neatpy.errors import CloneError, Reason
+
+if TYPE_CHECKING:
+    from neatpy.errors import TransportServicesError
+    from neatpy.message import MessageContext
+    from neatpy.properties import TransportProperties
+    from neatpy.security import SecurityParameters
+    from neatpy.stacks.features import Features
+    from neatpy.system.datagrams import DatagramPorts
+
+Data = bytes | bytearray | memoryview
+
+
+class Availability(NamedTuple):
+    """Whether a stack can be used on this host; ``reason`` says why not."""
+
+    available: bool
+    reason: str = ""
+
+
+class Address(NamedTuple):
+    """An IP address with port. ``scope`` is the zone of an IPv6 link-local address (an interface name or index)."""
+
+    ip: str
+    port: int
+    scope: str = ""
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.ip
+
+    def __str__(self) -> str:
+        host = f"{self.ip}%{self.scope}" if self.scope else self.ip
+        return f"[{host}]:{self.port}" if self.is_ipv6 else f"{host}:{self.port}"
+
+
+class Candidate:
+    """One leaf of the candidate tree: everything a stack needs to make one attempt (RFC 9623 section 4).
+
+    ``interface`` is the name of the interface to bind to, or None to let the system route. ``local`` is the address
+    to bind to (port 0: any), or None. ``server_name`` is the host name to verify and to send as SNI, or None, in which
+    case security is verified against ``remote.ip``.
+    """
+
+    __slots__ = ("hop_limit", "interface", "label", "local", "properties", "remote", "security", "server_name", "stack")
+
+    def __init__(
+        self,
+        stack: Stack,
+        remote: Address,
+        properties: TransportProperties,
+        security: SecurityParameters,
+        *,
+        local: Address | None = None,
+        interface: str | None = None,
+        server_name: str | None = None,
+        hop_limit: int | None = None,
+        label: str = "",
+    ) -> None:
+        self.stack = stack
+        self.remote = remote
+        self.local = local
+        self.interface = interface
+        self.server_name = server_name
+        self.hop_limit = hop_limit
+        self.properties = properties
+        self.security = security
+        self.label = label
+
+    def __repr__(self) -> str:
+        place = f"[{self.remote}, {self.interface or 'any'}, {self.stack.name}]"
+        return f"{self.label} {place}" if self.label else place
+
+
+class ListenRequest(NamedTuple):
+    """Where and how a stack listens. ``port`` 0 means any; the stack says which it got."""
+
+    local: Address
+    interface: str | None
+    properties: TransportProperties
+    security: SecurityParameters
+    datagrams: DatagramPorts
+    admits: Callable[[str], bool]
+    """Whether an IP address passes the Listener's remote endpoint filters."""
+
+    plain_allowed: bool = False
+    """Opportunistic: the stack below is eligible too. A peer whose first bytes are not this layer's handshake is
+    accepted as a Flow of the lower stack, with these bytes not lost."""
+
+
+class FlowObserver:
+    """What a Flow tells whoever drives it. The methods here do nothing; observers override what they care for."""
+
+    __slots__ = ()
+
+    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        """Data came. ``context`` is None on a byte stream; else it is the same object for all parts of a Message."""
+
+    def sent(self, token: object) -> None:
+        """The data sent with this token, for which ``send`` returned False, has been taken by the stack below."""
+
+    def expired(self, token: object) -> None:
+        """The Message sent with this token was given up because its lifetime ended."""
+
+    def failed(self, token: object, error: TransportServicesError) -> None:
+        """The data sent with this token will not be sent; the Flow itself lives on."""
+
+    def writable(self) -> None:
+        """``Flow.writable`` has become true again."""
+
+    def sibling(self, flow: Flow) -> None:
+        """The peer opened a stream beside this Flow. To keep it, set its observer before returning; else abort it."""
+
+    def soft_error(self, error: TransportServicesError) -> None:
+        """A transient error such as an ICMP message; nothing ends."""
+
+    def path_changed(self) -> None:
+        """The paths in use have changed; ``Flow.paths`` says which they are now."""
+
+    def finished(self) -> None:
+        """The peer will send no more (FIN, or the end of its stream). One can still send."""
+
+    def closed(self, error: TransportServicesError | None) -> None:
+        """The Flow is over: None after a ``close`` that delivered everything, otherwise why it broke."""
+
+
+class Flow(ABC):
+    """One established sequence of data with a peer, over some stack."""
+
+    __slots__ = ("observer",)
+
+    observer: FlowObserver
+    writable: bool
+    preserves_boundaries: ClassVar[bool] = False
+    """True: each ``received`` belongs to a Message of the stack's own. False: a byte stream."""
+
+    @property
+    @abstractmethod
+    def stack(self) -> Stack:
+        """The stack that made this Flow."""
+
+    @property
+    @abstractmethod
+    def local_address(self) -> Address:
+        """The own side of the active path."""
+
+    @property
+    @abstractmethod
+    def remote_address(self) -> Address:
+        """The peer's side of the active path."""
+
+    @abstractmethod
+    def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
+        """Take data; never blocks, never refuses while ``writable``.
+
+        True: the stack below has it all (Sent). False: taken, and ``observer.sent(token)``, ``expired`` or ``failed``
+        follows. ``data`` that is not ``bytes`` is only valid during the call, so what stays must be copied.
+        Raises SendError if this Message can never be sent (too large, contradicting properties); nothing was taken.
+        """
+
+    def cork(self) -> None:
+        """Data of the following sends may be coalesced until ``uncork``; they return False meanwhile."""
+
+    def uncork(self) -> None:
+        """Send what was corked. Calls ``observer.sent`` for what was taken at once."""
+
+    @abstractmethod
+    def pause_receiving(self) -> None:
+        """Stop calling ``received`` as soon as possible, so that the peer is flow-controlled. Idempotent."""
+
+    @abstractmethod
+    def resume_receiving(self) -> None:
+        """Undo ``pause_receiving``. Idempotent."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """After what was sent, tell the peer that no more will come (half-close). Receiving goes on. Idempotent."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Deliver what was sent, discard what arrives, then ``observer.closed(None)``; with an error on a linger
+        that ran out. Never waits for the peer to close. Idempotent."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End at once, discarding what was not sent; the peer sees an abort. ``closed`` is not called. Idempotent."""
+
+    async def open_sibling(self, properties: TransportProperties) -> Flow:
+        """Open another stream to the same peer beside this one; its observer must be set before returning to the
+        loop. Raises CloneError(NOT_CLONEABLE) where the stack has no streams: then the group connects anew."""
+        raise CloneError(f"{self.stack.name} has no streams", Reason.NOT_CLONEABLE)
+
+    def apply(self, name: str, value: object) -> None:
+        """Make a Connection Property (snake_case) act from now on. Names without effect here are ignored.
+
+        Raises PropertyError if the value cannot be applied; nothing has changed then."""
+
+    def read(self, name: str) -> object:
+        """The present value of a read-only Connection Property that depends on the stack, such as
+        ``send_msg_max_len``; None if not applicable."""
+        return None
+
+    def statistics(self) -> dict[str, float]:
+        """What the protocol measures, by name: ``rtt`` and ``rtt_variance`` (s), ``retransmissions`` … ."""
+        return {}
+
+    def security(self) -> dict[str, object]:
+        """What was negotiated, by name (``protocol``, ``ciphersuite``, ``alpn``, ``peer_certificate`` as DER);
+        empty when the stack is not secure."""
+        return {}
+
+    def backlog(self) -> int:
+        """Bytes taken by ``send`` that are not delivered yet, as far as one can know: what a close still waits for."""
+        return 0
+
+    @property
+    def paths(self) -> Sequence[tuple[Address, Address]]:
+        """The pairs of local and remote address in use, the active one first."""
+        return ((self.local_address, self.remote_address),)
+
+
+class StackListener(ABC):
+    """A stack that listens on one local address."""
+
+    @property
+    @abstractmethod
+    def local_address(self) -> Address:
+        """The real address and port."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Accept no more; accepted Flows live on; handshakes in progress are aborted. Idempotent."""
+
+
+Accepted = Callable[[Flow], None]
+"""Called with each Flow whose handshake is complete; sets its observer, or aborts it, before returning."""
+
+
+class Stack(ABC):
+    """One protocol stack, such as ``tls/tcp``. There is one object of each class; a Flow keeps all state.
+
+    A layered stack is named ``upper/lower`` and has its lower stack in ``lower``, put there by the registry.
+    """
+
+    name: ClassVar[str]
+    features: ClassVar[Features]
+    lower: Stack | None = None
+
+    def available(self) -> Availability:
+        """Whether this host can run the stack. Cheap after the first call, and never raises."""
+        return Availability(True)
+
+    def security_obstacle(self, security: SecurityParameters, *, listening: bool = False) -> str | None:
+        """Why these security parameters rule this stack out, or None. Only asked of secure stacks."""
+        return None
+
+    @abstractmethod
+    async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        """One attempt, handshakes included. ``observer`` becomes the Flow's observer and may be called even before
+        this returns. Cancelling ends the attempt and frees all it took. Raises OSError or EstablishmentError."""
+
+    @abstractmethod
+    async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
+        """Bind and start accepting. Raises OSError or EstablishmentError."""
+

@@ -1,0 +1,46 @@
+"""TCP (RFC 9293): a reliable, ordered byte stream, on the kernel's implementation."""
+
+from __future__ import annotations
+
+from neatpy.stacks._stream import connect_stream, listen_stream
+from neatpy.stacks.contract import Accepted, Candidate, Flow, FlowObserver, ListenRequest, Stack, StackListener
+from neatpy.stacks.features import Features, Provision
+
+_INTRINSIC, _OPTIONAL = Provision.INTRINSIC, Provision.OPTIONAL
+
+
+class TcpStack(Stack):
+    """The stack ``tcp``."""
+
+    name = "tcp"
+    features = Features(
+        rank=50,
+        selection={
+            "reliability": _INTRINSIC,
+            "preserve_order": _INTRINSIC,
+            "congestion_control": _INTRINSIC,
+            "full_checksum_send": _INTRINSIC,
+            "full_checksum_recv": _INTRINSIC,
+            "active_read_before_send": _INTRINSIC,
+            "keep_alive": _OPTIONAL,
+            "use_temporary_local_address": _OPTIONAL,
+        },
+        effects={
+            "conn_timeout": "the kernel's user timeout (TCP_USER_TIMEOUT)",
+            "keep_alive_timeout": "idle time before the first keep-alive probe, in whole seconds",
+            "conn_capacity_profile": "DSCP of all packets, and whether small packets wait (Nagle's algorithm)",
+            "max_send_rate": "the kernel paces what it sends",
+            "tcp.user_timeout_value": "the local half of RFC 5482; Linux cannot send the option",
+            "tcp.user_timeout_enabled": "whether user_timeout_value acts",
+            "msg_lifetime": "a Message still in our queue expires",
+            "msg_priority": "order of what waits in our queue",
+            "final": "half-close after the Message",
+        },
+        namespace="tcp",
+    )
+
+    async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        return await connect_stream(self, candidate, observer)
+
+    async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
+        return await listen_stream(self, request, accepted)

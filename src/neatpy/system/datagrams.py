@@ -1,0 +1,217 @@
+"""The UDP sockets of one Listener: all its UDP-borne stacks share one for each address, and this room parts what comes.
+
+It knows four-tuples and who owns them; it knows no protocol above UDP, and asks the protocols' recognisers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from neatpy.system.datagram_options import Control, Data, SocketAddress, bound_socket, wants_errors
+from neatpy.system.datagram_socket import DatagramObserver, DatagramSocket
+from neatpy.system.icmp import IcmpError
+
+if TYPE_CHECKING:
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks.contract import Address
+
+__all__ = ["FOUR_TUPLES", "DatagramObserver", "DatagramPort", "DatagramPorts", "DatagramSocket", "Recogniser"]
+
+Recogniser = Callable[[bytes, SocketAddress, bytes], "DatagramObserver | None"]
+"""Given a datagram, its source and the packed own address it came to: the endpoint that takes its four-tuple, or None
+if this is none of that protocol's. The endpoint gets the datagram afterwards."""
+
+FOUR_TUPLES = 16384
+"""Peers that one shared socket knows at most."""
+
+
+class DatagramPorts:
+    """The UDP sockets of one Listener, shared by all its UDP-borne stacks."""
+
+    __slots__ = ("_loop", "_ports")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ports: dict[tuple[str, int, str, str | None], DatagramPort] = {}
+
+    def open(self, local: Address, interface: str | None, properties: TransportProperties) -> DatagramPort:
+        """The socket bound there, made if need be; the caller owes it a ``release``. Raises OSError.
+
+        Port 0 is one new port: whoever asks for port 0 of the same address and interface again gets the same socket.
+        """
+        key = (local.ip, local.port, local.scope, interface)
+        port = self._ports.get(key)
+        if port is None:
+            port = DatagramPort(self._loop, local, interface, properties, self._forget)
+            self._ports[key] = port
+            self._ports[(local.ip, port.local_address.port, local.scope, interface)] = port
+        port.hold()
+        return port
+
+    def _forget(self, port: DatagramPort) -> None:
+        for key in [key for key, known in self._ports.items() if known is port]:
+            del self._ports[key]
+
+
+class DatagramPort(DatagramObserver):
+    """One shared UDP socket. A datagram goes to the endpoint that owns its four-tuple, else to the first recogniser, by
+    rank, that wants it, else it is dropped.
+
+    The socket lives as long as it is held or an endpoint owns a four-tuple. At most :data:`FOUR_TUPLES` are owned: each
+    belongs to something alive, so that none is evicted, and with the table full new peers are dropped. Owners bound
+    their handshakes in number and time.
+    """
+
+    __slots__ = ("_endpoints", "_forget", "_holds", "_recognisers", "_socket", "_touched", "_waiting", "dropped",
+                 "local_address")  # fmt: skip
+
+    batches = True
+
+    local_address: Address
+    """The address it is bound to, with the real port."""
+
+    dropped: int
+    """Datagrams that nobody wanted, or of new peers while the table was full."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        local: Address,
+        interface: str | None,
+        properties: TransportProperties,
+        forget: Callable[[DatagramPort], None],
+    ) -> None:
+        sock = bound_socket(local, interface)
+        self.local_address = local._replace(port=sock.getsockname()[1])
+        self.dropped = 0
+        self._forget = forget
+        self._holds = 0
+        self._endpoints: dict[tuple[SocketAddress, bytes], DatagramObserver] = {}
+        self._recognisers: list[tuple[int, Recogniser]] = []
+        self._touched: set[DatagramObserver] = set()
+        self._waiting: dict[DatagramObserver, None] = {}
+        self._socket = DatagramSocket(
+            loop, sock, self, destinations=local.ip in ("0.0.0.0", "::"), errors=wants_errors(properties)
+        )
+        self._socket.resume_receiving()
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, for options and names; nobody else sends, receives or closes."""
+        return self._socket.socket
+
+    def __len__(self) -> int:
+        """How many four-tuples are owned."""
+        return len(self._endpoints)
+
+    # Users
+
+    def hold(self) -> None:
+        """Keep the socket open until ``release``."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """Undo one ``hold``."""
+        self._holds -= 1
+        self._close_if_unused()
+
+    def register(self, recogniser: Recogniser, rank: int) -> None:
+        """Offer datagrams of unknown four-tuples to ``recogniser``, after those of lower rank."""
+        self._recognisers.append((rank, recogniser))
+        self._recognisers.sort(key=lambda entry: entry[0])
+
+    def unregister(self, recogniser: Recogniser) -> None:
+        """Undo ``register``. Idempotent."""
+        self._recognisers = [entry for entry in self._recognisers if entry[1] != recogniser]
+
+    def claim(self, source: SocketAddress, destination: bytes, endpoint: DatagramObserver) -> bool:
+        """Make ``endpoint`` the owner of a four-tuple (a recogniser's answer does so by itself); False: table full."""
+        key = (source, destination)
+        if len(self._endpoints) >= FOUR_TUPLES and key not in self._endpoints:
+            return False
+        self._endpoints[key] = endpoint
+        return True
+
+    def disown(self, source: SocketAddress, destination: bytes) -> None:
+        """Give a four-tuple back; its next datagram is one of an unknown peer. Idempotent."""
+        endpoint = self._endpoints.pop((source, destination), None)
+        if endpoint is not None:
+            self._waiting.pop(endpoint, None)
+            self._close_if_unused()
+
+    # Sending, as DatagramSocket does
+
+    def try_send(self, data: Data, address: SocketAddress | None = None, control: Control = ()) -> bool:
+        """See :meth:`DatagramSocket.try_send`; ``control`` holds :func:`source_control` on a wildcard address."""
+        return self._socket.try_send(data, address, control)
+
+    def try_send_unfragmented(
+        self, data: Data, address: SocketAddress | None = None, control: Control = ()
+    ) -> bool:
+        """See :meth:`DatagramSocket.try_send_unfragmented`."""
+        return self._socket.try_send_unfragmented(data, address, control)
+
+    def send(self, data: bytes, address: SocketAddress, control: Control = ()) -> bool:
+        """See :meth:`DatagramSocket.send`; the queue is shared by all endpoints."""
+        return self._socket.send(data, address, control)
+
+    def send_batch(self, datagrams: Sequence[bytes], address: SocketAddress, control: Control = ()) -> bool:
+        """See :meth:`DatagramSocket.send_batch`."""
+        return self._socket.send_batch(datagrams, address, control)
+
+    def wait_writable(self, endpoint: DatagramObserver) -> None:
+        """Ask for one call of the endpoint's ``datagrams_writable``."""
+        self._waiting[endpoint] = None
+        self._socket.wait_writable()
+
+    # DatagramObserver
+
+    def datagram_received(self, data: bytes, source: SocketAddress, ecn: int, destination: bytes) -> None:
+        endpoint = self._endpoints.get((source, destination))
+        if endpoint is None:
+            endpoint = self._recognise(data, source, destination)
+            if endpoint is None:
+                self.dropped += 1
+                return
+        if endpoint.batches:
+            self._touched.add(endpoint)
+        endpoint.datagram_received(data, source, ecn, destination)
+
+    def datagrams_done(self) -> None:
+        if self._touched:
+            touched, self._touched = self._touched, set()
+            for endpoint in touched:
+                endpoint.datagrams_done()
+
+    def datagram_error(self, error: OSError) -> None:
+        if isinstance(error, IcmpError):
+            endpoint = self._endpoints.get((error.remote, error.local)) or self._endpoints.get(
+                (error.remote, b"")
+            )
+            if endpoint is not None:
+                endpoint.datagram_error(error)
+
+    def datagrams_writable(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for endpoint in waiting:
+            endpoint.datagrams_writable()
+
+    # Below
+
+    def _recognise(self, data: bytes, source: SocketAddress, destination: bytes) -> DatagramObserver | None:
+        if len(self._endpoints) >= FOUR_TUPLES:
+            return None
+        for _, recognise in self._recognisers:
+            endpoint = recognise(data, source, destination)
+            if endpoint is not None:
+                self._endpoints[(source, destination)] = endpoint
+                return endpoint
+        return None
+
+    def _close_if_unused(self) -> None:
+        if not self._holds and not self._endpoints:
+            self._socket.close()
+            self._forget(self)

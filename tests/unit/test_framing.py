@@ -1,0 +1,772 @@
+"""The layer of framers: the chain, the handles and the account of what was Sent, over a Flow that is a toy."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from framing_toys import CONNECTION, Above, ToyDatagramFlow, ToyFlow, framed, turn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neatpy.errors import CloneError, ConnectionError, EstablishmentError, Reason, SendError
+from neatpy.framer import Framer
+from neatpy.framers.delimiter import DelimiterFramer
+from neatpy.framers.length_prefix import LengthPrefixFramer
+from neatpy.framing import FramedFlow, frame
+from neatpy.message import MessageContext
+from neatpy.stacks.contract import Flow, FlowObserver
+
+
+class Plain(Framer):
+    """Lets everything through, unframed; a base for framers that do one thing."""
+
+    def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+        handle.send(data, context, end)
+
+    def handle_received_data(self, connection: Any, handle: Any) -> None:
+        data, context, end = handle.parse(0)
+        handle.deliver_and_advance_receive_cursor(context, len(data), end)
+
+
+class Greeting(Plain):
+    """Says hello and waits for one; then frames by a byte of length. Says goodbye likewise."""
+
+    def __init__(self, name: bytes = b"!") -> None:
+        self.name = name
+        self.log: list[str] = []
+
+    def start(self, connection: Any, handle: Any) -> None:
+        assert connection is CONNECTION
+        self.log.append("start")
+        handle.state = "greeting"
+        handle.send(b"hello" + self.name)
+
+    def stop(self, connection: Any, handle: Any) -> None:
+        self.log.append("stop")
+        handle.state = "parting"
+        handle.send(b"bye" + self.name)
+
+    def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+        handle.send(bytes([len(data)]), context, False)
+        handle.send(data, context, True)
+
+    def handle_received_data(self, connection: Any, handle: Any) -> None:
+        if handle.state == "framing":
+            (length,) = handle.parse(1, 1)[0]
+            handle.advance_receive_cursor(1)
+            handle.deliver_and_advance_receive_cursor(None, length, True)
+            return
+        expected = (b"hello" if handle.state == "greeting" else b"bye") + self.name
+        got, _, _ = handle.parse(len(expected), len(expected))
+        if got != expected:
+            handle.fail_connection(ConnectionError(f"rude: {got!r}", Reason.PROTOCOL_FAILED))
+            return
+        handle.advance_receive_cursor(len(expected))
+        if handle.state == "greeting":
+            handle.state = "framing"
+            handle.make_connection_ready()
+        else:
+            handle.make_connection_closed()
+
+
+def prefixed(*messages: bytes) -> bytes:
+    return b"".join(len(message).to_bytes(4, "big") + message for message in messages)
+
+
+# Receiving
+
+
+@given(st.lists(st.binary(max_size=40)), st.data())
+def test_any_segmentation_gives_the_same_messages(messages: list[bytes], data: st.DataObject) -> None:
+    lower, _, above = framed(LengthPrefixFramer())
+    stream = prefixed(*messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        lower.observer.received(stream[begin:end], None, False)
+    lower.observer.finished()
+    assert above.messages == messages
+    assert above.events == ["finished"]
+
+
+@given(st.lists(st.binary(max_size=12).map(lambda data: data.replace(b"\n", b".")), max_size=12), st.data())
+def test_stacked_framers_undo_each_other_in_any_segmentation(
+    messages: list[bytes], data: st.DataObject
+) -> None:
+    sender, flow, _ = framed(LengthPrefixFramer(2), DelimiterFramer(), LengthPrefixFramer(1, "little"))
+    for number, message in enumerate(messages):
+        if b"\n" not in bytes([len(message)]):
+            assert flow.send(message, MessageContext(), True, number)
+    messages = [message for message in messages if len(message) != 10]
+    lower, _, above = framed(LengthPrefixFramer(2), DelimiterFramer(), LengthPrefixFramer(1, "little"))
+    stream = sender.sent
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        lower.observer.received(stream[begin:end], None, False)
+    assert above.messages == messages
+
+
+def test_a_thousand_messages_in_one_segment_all_arrive_in_one_go() -> None:
+    lower, _, above = framed(LengthPrefixFramer())
+    messages = [b"%d" % number for number in range(1000)]
+    lower.observer.received(prefixed(*messages), None, False)
+    assert above.messages == messages
+    assert above.contexts == [None] * 1000, "whole Messages without metadata need no context from here"
+
+
+def test_one_message_in_a_thousand_segments_arrives() -> None:
+    lower, _, above = framed(LengthPrefixFramer())
+    message = bytes(range(250)) * 4
+    for byte in prefixed(message):
+        lower.observer.received(bytes([byte]), None, False)
+    assert above.messages == [message]
+
+
+def test_earmarked_bytes_go_up_as_they_come_without_being_copied() -> None:
+    lower, _, above = framed(LengthPrefixFramer())
+    lower.observer.received((1 << 20).to_bytes(4, "big"), None, False)
+    assert above.parts == []
+    chunk = bytes(1 << 18)
+    for _ in range(3):
+        lower.observer.received(chunk, None, False)
+    assert [part is chunk for part in above.parts] == [True] * 3
+    lower.observer.received(chunk + prefixed(b"next"), None, False)
+    assert above.messages == [bytes(1 << 20), b"next"]
+
+
+def test_over_datagrams_each_must_hold_whole_frames() -> None:
+    lower, _, above = framed(LengthPrefixFramer(), lower=ToyDatagramFlow())
+    contexts = [MessageContext(), MessageContext()]
+    lower.observer.received(prefixed(b"one", b"two"), contexts[0], True)
+    lower.observer.received(b"", contexts[1], True)
+    lower.observer.received(prefixed(b"three"), contexts[1], True)
+    assert above.messages == [b"one", b"two", b"three"]
+    assert None not in above.contexts
+    assert len({id(context) for context in above.contexts}) == 3
+
+
+async def test_a_frame_cut_off_by_its_datagram_fails_the_connection() -> None:
+    lower, _, above = framed(LengthPrefixFramer(), lower=ToyDatagramFlow())
+    lower.observer.received(prefixed(b"whole") + b"\0\0", MessageContext(), True)
+    await turn()
+    assert above.messages == [b"whole"]
+    assert above.events[0][1].reason is Reason.DEFRAMING_FAILED
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"\0\0\0\5", b"\0\0\0\5abcd"])
+async def test_an_end_inside_a_message_fails_the_connection(rest: bytes) -> None:
+    lower, _, above = framed(LengthPrefixFramer())
+    lower.observer.received(prefixed(b"whole") + rest, None, False)
+    lower.observer.finished()
+    assert above.events == [], "never from inside a call"
+    await turn()
+    assert above.messages == [b"whole"]
+    ((name, error),) = above.events
+    assert name == "closed"
+    assert isinstance(error, ConnectionError)
+    assert error.reason is Reason.DEFRAMING_FAILED
+    assert lower.calls == ["abort"]
+
+
+async def test_a_framer_that_raises_on_receiving_fails_the_connection_with_its_error() -> None:
+    class Clumsy(Plain):
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            raise ZeroDivisionError("oh")
+
+    lower, flow, above = framed(Clumsy())
+    lower.observer.received(b"x", None, False)
+    await turn()
+    ((_, error),) = above.events
+    assert error.reason is Reason.DEFRAMING_FAILED
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    with pytest.raises(SendError):
+        flow.send(b"late", MessageContext(), True, 1)
+
+
+@pytest.mark.parametrize("delivering", [False, True])
+async def test_a_framer_that_gets_nowhere_fails_the_connection(delivering: bool) -> None:
+    class Stuck(Plain):
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            handle.parse(1)
+            if delivering:
+                handle.deliver(b"again")
+
+    lower, _, above = framed(Stuck())
+    lower.observer.received(b"x", None, False)
+    await turn()
+    assert above.events[0][1].reason is Reason.DEFRAMING_FAILED
+
+
+def test_a_framer_is_called_again_only_when_it_can_get_what_it_asked_for() -> None:
+    sizes: list[int] = []
+
+    class Tens(Plain):
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            data, context, end = handle.parse(10, 10)
+            sizes.append(len(data))
+            assert (context, end) == (None, False)
+            handle.deliver(bytearray(data[::-1]))
+            handle.advance_receive_cursor(10)
+
+    lower, _, above = framed(Tens())
+    for digit in b"0123456789" * 2 + b"01234":
+        lower.observer.received(bytes([digit]), None, False)
+    assert sizes == [10, 10]
+    assert above.messages == [b"9876543210"] * 2
+
+
+def test_a_cursor_may_be_advanced_over_bytes_that_are_to_come() -> None:
+    class Skipping(Plain):
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            (length,) = handle.parse(1, 1)[0]
+            handle.advance_receive_cursor(1 + length)
+            handle.deliver(b"skipped %d" % length)
+
+    lower, _, above = framed(Skipping())
+    for piece in (b"\5ab", b"c", b"de\2xy\0"):
+        lower.observer.received(piece, None, False)
+    assert above.messages == [b"skipped 5", b"skipped 2", b"skipped 0"]
+
+
+def test_a_framer_may_make_one_message_of_the_whole_stream() -> None:
+    lower, _, above = framed(Plain())
+    lower.observer.received(b"all ", None, False)
+    lower.observer.received(b"of it", None, False)
+    assert above.messages == []
+    lower.observer.finished()
+    assert above.messages == [b"all of it"]
+    assert above.events == ["finished"]
+
+
+def test_a_subclass_that_looks_at_received_data_is_not_passed_by() -> None:
+    class Counting(LengthPrefixFramer):
+        seen = 0
+
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            type(self).seen += 1
+            super().handle_received_data(connection, handle)
+
+    lower, _, above = framed(Counting())
+    lower.observer.received(prefixed(b"a", b"b", b"c"), None, False)
+    assert above.messages == [b"a", b"b", b"c"]
+    assert Counting.seen == 3
+
+
+# Backpressure
+
+
+@pytest.mark.parametrize(
+    "framers", [[LengthPrefixFramer()], [DelimiterFramer(b"|"), LengthPrefixFramer()]], ids=["one", "stacked"]
+)
+async def test_a_pause_in_a_burst_stops_at_once_and_resuming_loses_nothing(framers: list[Framer]) -> None:
+    lower, flow, above = framed(*framers)
+    messages = [b"%d" % number for number in range(100)]
+    frames = [prefixed(message) for message in messages]
+    if len(framers) == 2:
+        frames = [each + b"|" for each in frames]
+    above.pause_after = 3
+    lower.observer.received(b"".join(frames[:50]), None, False)
+    lower.observer.received(b"".join(frames[50:]), None, False)
+    lower.observer.finished()
+    assert above.messages == messages[:3]
+    assert lower.calls[0] == "pause"
+    above.pause_after = 60
+    flow.resume_receiving()
+    assert len(above.messages) == 3, "never from inside a call"
+    await turn()
+    assert above.messages == messages[:60]
+    assert above.events == []
+    assert "resume" not in lower.calls
+    above.pause_after = None
+    flow.resume_receiving()
+    flow.pause_receiving()
+    await turn()
+    assert len(above.messages) == 60
+    flow.resume_receiving()
+    await turn()
+    assert above.messages == messages
+    assert above.events == ["finished"]
+    assert lower.calls[-1] == "resume"
+
+
+async def test_what_arrived_whole_is_delivered_before_the_connection_breaks() -> None:
+    lower, _, above = framed(LengthPrefixFramer())
+    above.pause_after = 1
+    lower.observer.received(prefixed(b"a", b"b"), None, False)
+    above.pause_after = None
+    error = ConnectionError("reset", Reason.CONNECTION_ABORTED)
+    lower.observer.closed(error)
+    assert above.messages == [b"a", b"b"]
+    assert above.events == [("closed", error)]
+
+
+# Sending
+
+
+def test_a_small_message_leaves_in_one_piece_with_its_header() -> None:
+    lower, flow, _ = framed(LengthPrefixFramer())
+    context = MessageContext()
+    assert flow.send(b"hi", context, True, 1)
+    assert lower.wire == [prefixed(b"hi")]
+    assert lower.contexts == [context]
+    assert lower.calls == []
+
+
+def test_a_large_message_leaves_corked_and_uncopied() -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    payload = bytes(1 << 20)
+    assert flow.send(payload, MessageContext(), True, 1)
+    assert lower.calls == ["cork", "uncork"]
+    assert lower.sent == prefixed(payload)
+    assert above.events == []
+
+
+def test_small_pieces_of_one_message_are_joined() -> None:
+    class Chatty(Plain):
+        def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+            for piece in (b"<", data, b">"):
+                handle.send(piece, context, piece == b">")
+
+    lower, flow, _ = framed(Chatty())
+    assert flow.send(memoryview(b"x"), MessageContext(), True, 1)
+    assert lower.wire == [b"<x>"]
+
+
+def test_over_datagrams_one_message_is_one_datagram() -> None:
+    lower, flow, _ = framed(LengthPrefixFramer(), lower=ToyDatagramFlow())
+    payload = bytes(60_000)
+    assert flow.send(payload, MessageContext(), True, 1)
+    assert lower.wire == [prefixed(payload)]
+    assert lower.ends == [True]
+
+
+def test_a_token_is_sent_when_all_that_became_of_its_data_is_taken() -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    lower.slow = True
+    assert not flow.send(bytes(1 << 20), MessageContext(), True, "large")
+    assert not flow.send(b"small", MessageContext(), True, "small")
+    lower.take(1)
+    assert above.events == []
+    lower.take(1)
+    assert above.events == [("sent", "large")]
+    lower.take()
+    assert above.events == [("sent", "large"), ("sent", "small")]
+
+
+@pytest.mark.parametrize("what", ["failed", "expired"])
+def test_what_becomes_of_a_piece_becomes_of_its_token_once(what: str) -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    lower.slow = True
+    flow.send(bytes(1 << 20), MessageContext(), True, "large")
+    flow.send(b"small", MessageContext(), True, "small")
+    arguments = (SendError("no", Reason.TIMEOUT),) if what == "failed" else ()
+    for token in lower.untaken:
+        getattr(lower.observer, what)(token, *arguments)
+    assert above.events == [(what, "large"), (what, "small")]
+
+
+def test_corked_sends_are_reported_on_uncorking() -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    context = MessageContext()
+    flow.cork()
+    assert not flow.send(b"a", context, True, 1)
+    assert not flow.send(bytes(1 << 20), context, True, 2)
+    assert not flow.send(b"part", context, False, 3), (
+        "kept by the framer, but not Sent before those before it"
+    )
+    assert lower.calls == ["cork"]
+    flow.uncork()
+    assert above.events == [("sent", 1), ("sent", 2), ("sent", 3)]
+    assert flow.send(b"ial", context, True, 4)
+    assert lower.sent == prefixed(b"a", bytes(1 << 20), b"partial")
+
+
+def test_a_framer_that_raises_on_sending_fails_only_that_message() -> None:
+    class Picky(Plain):
+        def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+            handle.send(b"half of it", context, False)
+            if data == b"bad":
+                raise KeyError("bad")
+            handle.send(data, context, end)
+
+    lower, flow, _ = framed(Picky())
+    with pytest.raises(SendError) as caught:
+        flow.send(b"bad", MessageContext(), True, 1)
+    assert caught.value.reason is Reason.PROTOCOL_FAILED
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert lower.wire == []
+    assert flow.send(b"", MessageContext(), True, 2)
+
+
+class Echo(LengthPrefixFramer):
+    """Answers the peer by itself, with what it was sent."""
+
+    def handle_received_data(self, connection: Any, handle: Any) -> None:
+        data, _, _ = handle.parse(1)
+        handle.send(data)
+        handle.advance_receive_cursor(len(data))
+
+
+def test_a_framers_own_data_wait_until_the_flow_is_writable_again() -> None:
+    lower, flow, above = framed(Echo())
+    lower.writable = False
+    lower.observer.received(b"ping", None, False)
+    assert lower.wire == []
+    assert flow.backlog() == 7
+    flow.finish()
+    assert "finish" not in lower.calls
+    lower.writable = True
+    assert not flow.writable, "what waits goes first"
+    lower.observer.writable()
+    assert lower.wire == [b"ping"]
+    assert flow.writable
+    assert lower.calls[-1] == "finish"
+    lower.observer.received(b"ping", None, False)
+    assert lower.wire == [b"ping"], "nothing after the end of the stream"
+    assert above.events == []
+
+
+def test_a_peer_that_reads_no_answers_is_not_read_either() -> None:
+    lower, _, above = framed(Echo())
+    lower.writable = False
+    for _ in range(5):
+        lower.observer.received(bytes(1 << 16), None, False)
+    assert lower.calls == ["pause"]
+    lower.writable = True
+    lower.observer.writable()
+    assert lower.calls == ["pause", "resume"]
+    assert above.events == ["writable"]
+
+
+# Starting
+
+
+async def test_framers_start_from_the_lowest_and_ready_comes_after_the_last() -> None:
+    lower, above = ToyFlow(), Above()
+    bottom, top = Greeting(b"1"), Greeting(b"2")
+    task = asyncio.ensure_future(frame(lower, [bottom, top], CONNECTION, above))
+    await turn()
+    assert lower.sent == b"hello1"
+    assert top.log == []
+    lower.observer.received(b"hello1", None, False)
+    assert lower.sent == b"hello1" + b"\6hello2"
+    await turn()
+    assert not task.done()
+    lower.observer.received(b"\6hello2" + b"\4\3abc", None, False)
+    assert above.messages == [], "no Received before Ready"
+    flow = await task
+    await turn()
+    assert above.messages == [b"abc"]
+    assert flow.send(b"xyz", MessageContext(), True, 1)
+    assert lower.sent.endswith(b"\4\3xyz")
+
+
+async def test_what_came_before_the_framers_started_is_not_lost() -> None:
+    lower, above = ToyFlow(), Above()
+    flow = FramedFlow(lower, [LengthPrefixFramer()], CONNECTION, above)
+    lower.observer.received(prefixed(b"early"), None, False)
+    lower.observer.finished()
+    assert flow.start()
+    assert above.messages == [b"early"]
+    assert above.events == ["finished"]
+
+
+async def test_what_an_attempt_recorded_goes_to_the_framers() -> None:
+    class Recorder(Above):
+        def insert(self, layer: FlowObserver, below: Flow) -> None:
+            below.observer = layer
+            layer.received(prefixed(b"recorded"), None, False)
+
+    lower, recorder = ToyFlow(), Recorder()
+    lower.observer = recorder
+    flow = await frame(lower, [LengthPrefixFramer()], CONNECTION)
+    assert flow.observer is recorder
+    assert recorder.messages == [b"recorded"]
+
+
+async def test_the_end_and_the_break_of_an_early_flow_are_told_after_ready() -> None:
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, [Greeting()], CONNECTION, above))
+    await turn()
+    lower.observer.received(b"hello!\1x", None, False)
+    lower.observer.finished()
+    lower.observer.closed(None)
+    await task
+    await turn()
+    assert above.messages == [b"x"]
+    assert above.events == ["finished", ("closed", None)]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (lambda observer: observer.received(b"howdy!", None, False), Reason.PROTOCOL_FAILED),
+        (lambda observer: observer.finished(), Reason.PROTOCOL_FAILED),
+        (lambda observer: observer.closed(None), Reason.CONNECTION_CLOSED),
+        (lambda observer: observer.closed(ConnectionError("x", Reason.TIMEOUT)), Reason.TIMEOUT),
+    ],
+)
+async def test_a_handshake_that_fails_is_an_establishment_error(event: Any, reason: Reason) -> None:
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, [Greeting()], CONNECTION, above))
+    await turn()
+    event(lower.observer)
+    with pytest.raises(EstablishmentError) as caught:
+        await task
+    assert caught.value.reason is reason
+    assert "abort" in lower.calls
+    assert above.events == []
+
+
+async def test_a_framer_that_raises_in_start_fails_the_attempt() -> None:
+    class Broken(Plain):
+        def start(self, connection: Any, handle: Any) -> None:
+            raise OSError("no")
+
+    lower = ToyFlow()
+    with pytest.raises(EstablishmentError) as caught:
+        await frame(lower, [Broken()], CONNECTION, Above())
+    assert caught.value.reason is Reason.PROTOCOL_FAILED
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_cancelling_a_handshake_aborts_the_flow() -> None:
+    lower, framer = ToyFlow(), Greeting()
+    task = asyncio.ensure_future(frame(lower, [framer], CONNECTION, Above()))
+    await turn()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "abort" in lower.calls
+    assert framer.log == ["start", "stop"]
+
+
+async def test_a_prepended_framer_runs_above_the_one_that_brought_it() -> None:
+    class Upgrading(Greeting):
+        def start(self, connection: Any, handle: Any) -> None:
+            super().start(connection, handle)
+            handle.prepend_framer(Greeting(b"2"))
+
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            super().handle_received_data(connection, handle)
+            if handle.state == "framing":
+                with pytest.raises(RuntimeError):
+                    handle.prepend_framer(self)
+
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, [Upgrading(b"1"), LengthPrefixFramer(1)], CONNECTION, above))
+    await turn()
+    lower.observer.received(b"hello1" + b"\6hello2", None, False)
+    flow = await task
+    assert flow.send(b"x", MessageContext(), True, 1)
+    assert lower.sent == b"hello1" + b"\6hello2" + b"\3\2\1x"
+    lower.observer.received(b"\3\2\1y", None, False)
+    await turn()
+    assert above.messages == [b"y"]
+
+
+class Proxy(Greeting):
+    """A handshake, then nothing more."""
+
+    def handle_received_data(self, connection: Any, handle: Any) -> None:
+        super().handle_received_data(connection, handle)
+        handle.start_passthrough()
+
+
+async def test_passthrough_lets_data_pass_unchanged_both_ways() -> None:
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, [Proxy()], CONNECTION, above))
+    await turn()
+    lower.observer.received(b"hello!stream", None, False)
+    flow = await task
+    await turn()
+    assert not flow.preserves_boundaries
+    lower.observer.received(b" of bytes", None, False)
+    assert above.parts == [b"stream", b" of bytes"]
+    assert flow.send(b"raw", MessageContext(), True, 1)
+    assert lower.wire[-1] == b"raw"
+    lower.observer.finished()
+    assert above.events == ["finished"]
+
+
+async def test_a_framer_above_a_passthrough_sees_the_stream() -> None:
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, [Proxy(), LengthPrefixFramer()], CONNECTION, above))
+    await turn()
+    lower.observer.received(b"hello!" + prefixed(b"one")[:3], None, False)
+    flow = await task
+    lower.observer.received(prefixed(b"one")[3:], None, False)
+    await turn()
+    assert above.messages == [b"one"]
+    assert flow.preserves_boundaries
+    lower.observer.finished()
+    assert above.events == ["finished"]
+
+
+async def test_passthrough_from_outside_an_event_releases_what_is_buffered() -> None:
+    class Waiting(Plain):
+        handle: Any
+
+        def start(self, connection: Any, handle: Any) -> None:
+            Waiting.handle = handle
+            handle.make_connection_ready()
+
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            handle.parse(1000)
+
+    lower, _, above = framed(Waiting())
+    lower.observer.received(b"abc", None, False)
+    Waiting.handle.start_passthrough()
+    await turn()
+    assert above.parts == [b"abc"]
+
+
+# Ending
+
+
+def test_closing_stops_the_framers_at_once_by_default() -> None:
+    lower, flow, above = framed(LengthPrefixFramer(), DelimiterFramer())
+    flow.close()
+    flow.close()
+    assert lower.calls == ["close"]
+    lower.observer.received(b"\0\0\0\1", None, False)
+    lower.observer.closed(None)
+    assert above.events == [("closed", None)]
+
+
+async def shaken(*framers: Greeting) -> tuple[ToyFlow, FramedFlow, Above]:
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, framers, CONNECTION, above))
+    await turn()
+    lower.observer.received(b"hello" + framers[0].name, None, False)
+    flow = await task
+    await turn()
+    return lower, flow, above
+
+
+async def test_a_closing_handshake_comes_before_the_flow_below_closes() -> None:
+    lower, flow, above = await shaken(Greeting())
+    flow.close()
+    assert lower.wire[-1] == b"bye!"
+    assert "close" not in lower.calls
+    lower.observer.received(b"bye!", None, False)
+    assert lower.calls[-1] == "close"
+    lower.observer.closed(None)
+    assert above.events == [("closed", None)]
+    assert above.messages == []
+
+
+async def test_a_closing_handshake_ends_with_the_peers_stream_and_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lower, flow, _ = await shaken(Greeting())
+    flow.close()
+    lower.observer.finished()
+    assert lower.calls[-1] == "close"
+
+    monkeypatch.setattr("neatpy.framing.LINGER", 0.0)
+    lower, flow, _ = await shaken(Greeting())
+    flow.close()
+    while "close" not in lower.calls:
+        await turn()
+
+
+async def test_an_abort_cleans_the_framers_up_and_says_nothing() -> None:
+    framer = Greeting()
+    lower, flow, above = await shaken(framer)
+    before = lower.sent
+    flow.abort()
+    flow.abort()
+    assert framer.log == ["start", "stop"]
+    assert lower.sent == before
+    assert above.events == []
+    assert "abort" in lower.calls
+
+
+async def test_a_framer_that_raises_in_stop_does_not_keep_the_flow_open() -> None:
+    class Broken(Plain):
+        def stop(self, connection: Any, handle: Any) -> None:
+            raise OSError("no")
+
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    lower, flow, _ = framed(Broken())
+    flow.close()
+    assert lower.calls == ["close"]
+    assert [type(error) for error in reported] == [OSError]
+
+
+async def test_a_framer_may_fail_the_connection_at_any_time() -> None:
+    class Failing(Plain):
+        def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+            handle.fail_connection(ValueError("enough"))
+
+    lower, flow, above = framed(Failing())
+    with pytest.raises(SendError):
+        flow.send(b"x", MessageContext(), True, 1)
+    assert above.events == []
+    await turn()
+    assert above.events[0][1].reason is Reason.PROTOCOL_FAILED
+    assert isinstance(above.events[0][1].__cause__, ValueError)
+    assert lower.calls == ["abort"]
+
+
+# The rest of the contract
+
+
+async def test_siblings_get_framers_of_their_own() -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    with pytest.raises(CloneError):
+        await flow.open_sibling(CONNECTION)
+    lower.siblings = [ToyFlow(), ToyFlow(), ToyFlow()]
+    plain = lower.siblings[0]
+    same = await flow.open_sibling(CONNECTION)
+    assert isinstance(same, FramedFlow)
+    assert same.send(b"x", MessageContext(), True, 1)
+    other = await flow.open_sibling(CONNECTION, [DelimiterFramer()])
+    assert other.send(b"x", MessageContext(), True, 1)
+    assert await flow.open_sibling(CONNECTION, ()) is plain
+    assert lower.wire == []
+    opened = ToyFlow()
+    lower.observer.sibling(opened)
+    (sibling,) = above.siblings
+    opened.observer.received(prefixed(b"on the stream"), None, False)
+    assert above.messages == [b"on the stream"]
+    assert sibling is not flow
+
+
+async def test_a_stream_of_the_peers_is_announced_after_its_handshake_or_never() -> None:
+    lower, _, above = await shaken(Greeting())
+    good, bad = ToyFlow(), ToyFlow()
+    lower.observer.sibling(good)
+    lower.observer.sibling(bad)
+    assert above.siblings == []
+    good.observer.received(b"hello!\1x", None, False)
+    bad.observer.received(b"rubbish", None, False)
+    assert len(above.siblings) == 1
+    await turn()
+    assert above.messages == [b"x"]
+    assert "abort" in bad.calls
+
+
+def test_everything_else_is_the_business_of_the_flow_below() -> None:
+    lower, flow, above = framed(LengthPrefixFramer(2), DelimiterFramer(b"\r\n", 100))
+    assert flow.stack == "toy"
+    assert flow.paths == ((flow.local_address, flow.remote_address),)
+    assert flow.statistics() == flow.security() == {}
+    flow.apply("conn_priority", 1)
+    assert flow.read("send_msg_max_len") == 100
+    lower.limit = 50
+    assert flow.read("recv_msg_max_len") == 46
+    lower.limit = None
+    assert flow.read("send_msg_max_len") is None
+    lower.observer.soft_error(SendError("x", Reason.TIMEOUT))
+    lower.observer.path_changed()
+    lower.observer.writable()
+    assert above.events == ["soft_error", "path_changed", "writable"]
+    flow.finish()
+    flow.resume_receiving()
+    assert lower.calls == ["finish", "resume"]
+    with pytest.raises(ValueError, match="at least one framer"):
+        FramedFlow(lower, [], CONNECTION)
