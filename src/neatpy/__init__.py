@@ -71,7 +71,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [*sorted(_HOME_OF), "run"]  # noqa: PLE0604 - the names above, each once
+__all__ = [*sorted(_HOME_OF), "run"]
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:

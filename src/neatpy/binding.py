@@ -140,7 +140,9 @@ def _eligible(intent: Intent) -> tuple[list[Stack], bool]:
         properties.multipath = Multipath.PASSIVE
     stacks, ruled_out = eligible_stacks(properties, intent.security, LISTEN, bool(intent.framers))
     if not stacks:
-        unconfigured = [entry for entry in ruled_out if any("certificate" in reason for reason in entry.reasons)]
+        unconfigured = [
+            entry for entry in ruled_out if any("certificate" in reason for reason in entry.reasons)
+        ]
         reason = Reason.INVALID_CONFIGURATION if unconfigured else Reason.NO_CANDIDATES
         raise EstablishmentError(no_stack_message(ruled_out), reason)
     if intent.security.mode is not SecurityMode.OPPORTUNISTIC:
@@ -156,10 +158,15 @@ async def _wanted(intent: Intent) -> list[_Wanted]:
     if not routes:
         details = "\n".join(f"  {entry!r}" for entry in ruled_out)
         raise EstablishmentError(f"no path satisfies the properties\n{details}", Reason.NO_CANDIDATES)
+    everywhere = [route for route in routes if route.interface is None]
     wanted: list[_Wanted] = []
-    for route in routes:
+    for route in everywhere or routes:
         for endpoint in intent.locals or (None,):
-            if endpoint is not None and endpoint.interface and route.interface not in (None, endpoint.interface):
+            if (
+                endpoint is not None
+                and endpoint.interface
+                and route.interface not in (None, endpoint.interface)
+            ):
                 continue
             wanted += _places(endpoint, route.interface)
     return wanted

@@ -122,7 +122,9 @@ class Connection:
 
     def __await__(self) -> Generator[Any, None, Connection]:
         """Wait for Ready. Raises EstablishmentError (CloneError for a clone) if it never comes."""
-        if self._state is ConnectionState.ESTABLISHING or (self._task is not None and self._path.flow is None):
+        if self._state is ConnectionState.ESTABLISHING or (
+            self._task is not None and self._path.flow is None
+        ):
             waiter: asyncio.Future[None] = self._loop.create_future()
             if self._ready is None:
                 self._ready = []
@@ -269,7 +271,9 @@ class Connection:
 
     def close_group(self) -> asyncio.Future[None]:
         """Close all Connections of the group; the future is done when all are Closed."""
-        gathered = asyncio.gather(*(member.close() for member in self.grouped_connections), return_exceptions=True)
+        gathered = asyncio.gather(
+            *(member.close() for member in self.grouped_connections), return_exceptions=True
+        )
         done: asyncio.Future[None] = self._loop.create_future()
 
         def report(results: asyncio.Future[list[BaseException | None]]) -> None:
@@ -287,7 +291,9 @@ class Connection:
             return
         flow = self._path.flow
         if flow is None:
-            self._establishment_failed(EstablishmentError("the connection was aborted here", Reason.LOCAL_ABORT))
+            self._establishment_failed(
+                EstablishmentError("the connection was aborted here", Reason.LOCAL_ABORT)
+            )
         else:
             flow.abort()
             self._end(ConnectionError("the connection was aborted here", Reason.LOCAL_ABORT), discard=True)
@@ -489,7 +495,10 @@ class Connection:
             self._linger = self._loop.call_later(LINGER, self._check_linger, now)
             return
         flow.abort()
-        self._end(ConnectionError("not all of what was sent could be delivered in time", Reason.TIMEOUT), discard=True)
+        self._end(
+            ConnectionError("not all of what was sent could be delivered in time", Reason.TIMEOUT),
+            discard=True,
+        )
 
     def _end(self, error: TransportServicesError | None, *, discard: bool = False) -> None:
         """The one way into CLOSED: everything that waits is answered, then the ending event."""
@@ -526,7 +535,9 @@ class Connection:
         flow = self._path.flow
         namespace, dot, _ = canonical.partition(".")
         if dot and namespace != "_neatpy" and flow is not None and namespace != flow.stack.features.namespace:
-            raise PropertyError(f"{canonical} is a property of {namespace}; this connection runs on {flow.stack.name}")
+            raise PropertyError(
+                f"{canonical} is a property of {namespace}; this connection runs on {flow.stack.name}"
+            )
         changed = self._intent.properties.snapshot()
         try:
             changed.set(canonical, value)
@@ -543,7 +554,9 @@ class Connection:
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
         if not endpoints:
             raise ValueError(f"{action} takes at least one endpoint")
-        raise PropertyError(f"{self.stack or 'a connection that is not established'} uses one path: no {action}")
+        raise PropertyError(
+            f"{self.stack or 'a connection that is not established'} uses one path: no {action}"
+        )
 
     # data_path.Owner
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from neatpy import trace
 from neatpy.enumerations import Direction, Preference, PropertyKind
-from neatpy.errors import ConnectionError, Expired, Reason, ReceiveError, SendError, TransportServicesError
+from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportServicesError
 from neatpy.message import Message, MessageContext
 from neatpy.properties import PROPERTIES
 from neatpy.receiving import ReceiveFuture, ReceiveQueue
@@ -24,6 +24,8 @@ from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
+
+# ruff: noqa: D102 - the contract documents the methods of a FlowObserver
 
 _IMMEDIATE_LIMIT = 64
 """Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
@@ -90,7 +92,9 @@ class DataPath(FlowObserver):
 
     flow: Flow | None
 
-    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, properties: TransportProperties) -> None:
+    def __init__(
+        self, owner: Owner, loop: asyncio.AbstractEventLoop, properties: TransportProperties
+    ) -> None:
         self._owner = owner
         self._loop = loop
         self.flow = None
@@ -251,7 +255,9 @@ class DataPath(FlowObserver):
         if discard:
             self._receiving.discard()
         receiving = self._receiving
-        receiving.end(lambda: _caused(ReceiveError(str(error), error.reason, receiving.partial_context), error))
+        receiving.end(
+            lambda: _caused(ReceiveError(str(error), error.reason, receiving.partial_context), error)
+        )
 
     # Sending
 
@@ -569,4 +575,3 @@ def _fail(future: asyncio.Future[MessageContext], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
         future._log_traceback = False
-

@@ -58,7 +58,7 @@ class _Endpoint:
         """Name the service instead of a port: an IANA name (``https``) or a DNS SRV name (``_xmpp-client._tcp``)."""
         _check_type("a service", service, str)
         if not _SERVICE.fullmatch(service):
-            raise ValueError(f"a service is an IANA name such as https or an SRV name such as _sip._udp, not {service!r}")
+            raise ValueError(f"a service is an IANA name (https) or an SRV name (_sip._udp), not {service!r}")
         return self._once("service", service)
 
     def with_ip_address(self: _E, address: object) -> _E:
@@ -76,7 +76,9 @@ class _Endpoint:
     def with_interface(self: _E, interface: str) -> _E:
         """Use this network interface only, by name."""
         _check_type("an interface", interface, str)
-        if not 0 < len(interface) <= _INTERFACE_NAME_LIMIT or any(c in "/ \0" or c.isspace() for c in interface):
+        if not 0 < len(interface) <= _INTERFACE_NAME_LIMIT or any(
+            c in "/ \0" or c.isspace() for c in interface
+        ):
             raise ValueError(f"an interface is a name such as eth0, not {interface!r}")
         return self._once("interface", interface)
 
@@ -114,7 +116,9 @@ class _Endpoint:
     def _once(self: _E, name: str, value: object) -> _E:
         before = getattr(self, name)
         if before is not None and before != value:
-            raise ValueError(f"this endpoint has the {name.replace('_', ' ')} {before!r} already: use another endpoint")
+            raise ValueError(
+                f"this endpoint has the {name.replace('_', ' ')} {before!r} already: use another endpoint"
+            )
         setattr(self, name, value)
         return self
 
@@ -224,7 +228,9 @@ class LocalEndpoint(_Endpoint):
             address = _checked_hostname(address)
         _check_range("a STUN server's port", port, 1, 65535)
         if credentials is not None and not (
-            isinstance(credentials, tuple) and len(credentials) == 2 and all(isinstance(c, str) for c in credentials)
+            isinstance(credentials, tuple)
+            and len(credentials) == 2
+            and all(isinstance(c, str) for c in credentials)
         ):
             raise TypeError("credentials are a tuple of user and password")
         return self._once("stun_server", StunServer(address, port, credentials))

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason
+from neatpy.receive_buffer import Buffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +148,7 @@ class MessageFramer:
         "_end_waits",
         "_ended",
         "_framer",
+        "_fruitless",
         "_next_frame",
         "_no_more",
         "_open",
@@ -178,7 +180,7 @@ class MessageFramer:
         self._end_waits = False
         # What the framer asked for.
         self._wanted = 0
-        self._progress = 0
+        self._progress = self._fruitless = 0
         self._earmarked = 0
         self._earmarked_end = self._discarding = False
         self._open: MessageContext | None = None  # of a Message that was delivered in part
@@ -337,60 +339,63 @@ class MessageFramer:
         if self._end_waits and not self._backlog and not chain.blocked:
             self.end_of_data()
 
-    @property
-    def undelivered(self) -> bool:
-        """Whether something from below waits here."""
-        return bool(self._buffer.size or self._backlog or self._ended or self._end_waits)
-
     # The inbound loop
 
     def _take_in(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
         if self._passthrough and not self._buffer.size and not self._earmarked:
             self._forward(data, context, end_of_message)
             return
+        buffer = self._buffer
+        if context is None and not buffer.size and not self._earmarked and self._open is None:
+            next_frame = self._next_frame
+            if next_frame is not None and not end_of_message and self._take_single(data, next_frame):
+                return
         self._context = context
         self._ended = end_of_message
-        self._buffer.append(data)
+        buffer.append(data)
         self._run()
+
+    def _take_single(self, data: bytes, next_frame: Callable[[bytes, int], Frame | None]) -> bool:
+        """A segment that is just one frame, as in request and response, needs no buffer."""
+        try:
+            frame = next_frame(data, 0)
+        except Exception:
+            return False  # the loop meets the same error, and reports it
+        if frame is None or frame[2] != len(data) or frame[3] is not None:
+            return False
+        self._wanted = 0
+        if self._above is None:
+            self._chain.upward()(data[frame[0] : frame[1]], None, True)
+        else:
+            self._above.receive(data[frame[0] : frame[1]], None, True)
+        return True
 
     def _run(self) -> None:
         """Have the framer parse what is there, until it wants more or the chain is blocked."""
         chain, buffer = self._chain, self._buffer
-        fruitless = 0
+        self._fruitless = 0
         while not chain.blocked:
-            if self._earmarked:
-                if buffer.size:
-                    self._pass_earmarked()
-            elif self._passthrough:
+            if self._passthrough and not self._earmarked:
                 self._release()
                 return
-            else:
-                if self._next_frame is not None and self._open is None and buffer.size:
-                    self._run_shortcut(self._next_frame)
-                    if not buffer.size:
-                        if self._ended and not chain.over:
-                            self._end_input()
-                        return
-                    if chain.blocked:
-                        return
-                if buffer.size < self._wanted and not self._ended:
-                    return
-                if buffer.size or self._ended:
-                    before, progress = buffer.size, self._progress
-                    if not self._call_framer():
-                        return
-                    fruitless = fruitless + 1 if buffer.size == before else 0
-                    if (
-                        buffer.size
-                        and not self._passthrough
-                        and (self._progress == progress or fruitless > _FRUITLESS_CALLS)
-                    ):
-                        chain.fail(_deframing(f"{self._name} neither consumes data nor asks for more"))
-                        return
+            if not self._step():
+                return
             if not buffer.size:
                 if self._ended and not chain.over:
                     self._end_input()
                 return
+
+    def _step(self) -> bool:
+        """Whether to go on: something was consumed, and no more is asked for than may be there."""
+        buffer = self._buffer
+        if self._earmarked:
+            if buffer.size:
+                self._pass_earmarked()
+            return True
+        if buffer.size and self._next_frame is not None and self._open is None:
+            self._run_shortcut(self._next_frame)
+            return not buffer.size or (not self._chain.blocked and self._call_framer())
+        return self._call_framer() if buffer.size or self._ended else True
 
     def _run_shortcut(self, next_frame: Callable[[bytes, int], Frame | None]) -> None:
         """Deliver the frames that lie whole in the first chunk."""
@@ -418,8 +423,12 @@ class MessageFramer:
             buffer.skip(cursor - begin)
 
     def _call_framer(self) -> bool:
-        """Whether to go on: the framer returned instead of asking for more."""
+        """Whether to go on: the framer has consumed something and does not ask for more than is there."""
+        buffer = self._buffer
+        if buffer.size < self._wanted and not self._ended:
+            return False
         self._wanted = 0
+        before, progress = buffer.size, self._progress
         try:
             self._framer.handle_received_data(self._chain.connection, self)
         except NeedMore:
@@ -429,6 +438,11 @@ class MessageFramer:
         except Exception as error:
             self._chain.fail(_deframing(f"{self._name}: {error}", error))
             return False
+        if buffer.size == before > 0:
+            self._fruitless += 1
+            if self._progress == progress or self._fruitless > _FRUITLESS_CALLS:
+                self._chain.fail(_deframing(f"{self._name} neither consumes data nor asks for more"))
+                return False
         return True
 
     def _end_input(self) -> None:
@@ -494,86 +508,6 @@ class MessageFramer:
     @property
     def _name(self) -> str:
         return type(self._framer).__name__
-
-
-class Buffer:
-    """Bytes in the chunks in which they came, with a cursor. A chunk is joined with others at most once, and only
-    where somebody wants to look across its end."""
-
-    __slots__ = ("cursor", "data", "later", "size")
-
-    def __init__(self) -> None:
-        self.data = b""
-        """The first chunk; its bytes before ``cursor`` are consumed."""
-        self.cursor = 0
-        self.later: deque[bytes] | None = None
-        self.size = 0
-        """Bytes not consumed."""
-
-    def append(self, chunk: bytes) -> None:
-        """Add a chunk at the end."""
-        if not self.size:
-            self.data = chunk
-            self.cursor = 0
-        elif chunk:
-            if self.later is None:
-                self.later = deque()
-            self.later.append(chunk)
-        self.size += len(chunk)
-
-    def peek(self, length: int) -> bytes:
-        """The first ``length`` bytes, of which there must be so many."""
-        if self.cursor + length > len(self.data):
-            self._join(length)
-        if self.cursor == 0 and length == len(self.data):
-            return self.data
-        return self.data[self.cursor : self.cursor + length]
-
-    def take(self, length: int) -> bytes:
-        """Consume and give the first ``length`` bytes, of which there must be so many."""
-        taken: list[bytes] | None = None
-        if self.cursor + length > len(self.data):
-            taken = []
-            while length:
-                chunk = self.take_chunk(length)
-                length -= len(chunk)
-                taken.append(chunk)
-            return b"".join(taken)
-        return self.take_chunk(length)
-
-    def take_chunk(self, most: int) -> bytes:
-        """Consume and give up to ``most`` bytes of the first chunk; a whole chunk is given as it is."""
-        begin = self.cursor
-        chunk = self.data[begin : begin + most]
-        self.skip(len(chunk))
-        return chunk
-
-    def skip(self, length: int) -> int:
-        """Consume ``length`` bytes; gives how many of them are not there."""
-        missing = max(0, length - self.size)
-        left = length - missing
-        self.size -= left
-        self.cursor += left
-        while self.cursor >= len(self.data) and self.later:
-            self.cursor -= len(self.data)
-            self.data = self.later.popleft()
-        if not self.size:
-            self.data = b""
-            self.cursor = 0
-        return missing
-
-    def _join(self, length: int) -> None:
-        """Make the first ``length`` bytes lie in one chunk."""
-        assert self.later
-        first = self.data[self.cursor :]
-        joined = [first]
-        have = len(first)
-        while have < length:
-            chunk = self.later.popleft()
-            joined.append(chunk)
-            have += len(chunk)
-        self.data = b"".join(joined)
-        self.cursor = 0
 
 
 def _shortcut_of(framer: Framer) -> Callable[[bytes, int], Frame | None] | None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, SendError, TransportServicesError
 from neatpy.framer import Framer, MessageFramer
+from neatpy.framing_layer import OWN, Below, LayeredFlow, Piece, Several, coalesced
 from neatpy.message import MessageContext
-from neatpy.stacks.contract import Address, Flow, FlowObserver
+from neatpy.stacks.contract import Flow, FlowObserver
 
 if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
-    from neatpy.stacks.contract import Data, Stack
+    from neatpy.stacks.contract import Data
 
 # ruff: noqa: D102 - the contract documents the methods of a Flow
 
@@ -29,15 +30,7 @@ LINGER = 5.0
 _OUTBOX_LIMIT = 256 * 1024
 """Bytes of the framers' own (answers to the peer, say) that may wait before nothing more is read from the peer."""
 
-_JOIN_LIMIT = 32 * 1024
-"""What one Message becomes is joined up to this size (bytes); larger pieces leave one by one, coalesced below."""
-
-_OWN = object()
-"""The token of what framers send of their own."""
-
 _UNBOUND = FlowObserver()
-
-_Piece = tuple["Data", "MessageContext | None", bool]
 
 
 async def frame(
@@ -62,7 +55,7 @@ async def frame(
     return flow
 
 
-class FramedFlow(Flow):
+class FramedFlow(LayeredFlow):
     """A Flow of Messages, made by framers from the Flow below.
 
     ``connection`` is what framers get to see as the Connection. The Flow below tells everything to ``below`` from the
@@ -81,7 +74,6 @@ class FramedFlow(Flow):
         "_finished",
         "_framers",
         "_linger",
-        "_lower",
         "_outbox",
         "_outbox_size",
         "_pieces",
@@ -127,13 +119,13 @@ class FramedFlow(Flow):
         self._pump: asyncio.Handle | None = None
         self._closing = self._stopping = self._finished = self._finish_waits = self._corked = False
         self._linger: asyncio.TimerHandle | None = None
-        self._pieces: list[_Piece] | None = None
-        self._outbox: deque[_Piece] | None = None
+        self._pieces: list[Piece] | None = None
+        self._outbox: deque[Piece] | None = None
         self._outbox_size = 0
         # Sends that the Flow below did not take at once, and how many of these it has settled since.
         self._submitted = self._taken = 0
         self._accepted: deque[tuple[int, object]] | None = None
-        self.below = lower.observer = _Below(self, self._bottom)
+        self.below = lower.observer = Below(self, self._bottom)
 
     # Starting
 
@@ -205,7 +197,7 @@ class FramedFlow(Flow):
         for name, *arguments in early or ():
             if name == "closed":
                 self._tell_closed(*arguments)
-            elif not self.over or name == "received":
+            else:
                 getattr(self.observer, name)(*arguments)
 
     # Sending
@@ -218,7 +210,7 @@ class FramedFlow(Flow):
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
         if self.over:
             raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         self._pieces = pieces
         try:
             self._top.push(data, context, end_of_message)
@@ -238,7 +230,7 @@ class FramedFlow(Flow):
             raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
         if not pieces:
             return self._accept(token)
-        return self._send_several(_coalesced(pieces, self._lower.preserves_boundaries), context, token)
+        return self._send_several(coalesced(pieces, self._lower.preserves_boundaries), context, token)
 
     def cork(self) -> None:
         self._corked = True
@@ -265,13 +257,13 @@ class FramedFlow(Flow):
                 self._lower.pause_receiving()
 
     def _send_own(self, data: Data, context: MessageContext | None, end_of_message: bool) -> None:
-        if not self._lower.send(data, context or MessageContext(), end_of_message, _OWN):
+        if not self._lower.send(data, context or MessageContext(), end_of_message, OWN):
             self._submitted += 1
 
-    def _send_several(self, pieces: list[_Piece], context: MessageContext, token: object) -> bool:
+    def _send_several(self, pieces: list[Piece], context: MessageContext, token: object) -> bool:
         """What one send has become. The token is settled when the last piece is."""
         lower = self._lower
-        several = _Several(token, len(pieces))
+        several = Several(token, len(pieces))
         cork = not self._corked and len(pieces) > 1
         if cork:
             lower.cork()
@@ -296,14 +288,14 @@ class FramedFlow(Flow):
         self._accepted.append((self._submitted, token))
         return False
 
-    def _settled(self) -> None:
+    def settled(self) -> None:
         """The Flow below has settled one more of what it had not taken at once."""
         self._taken += 1
         accepted = self._accepted
         while accepted and accepted[0][0] <= self._taken:
             self.observer.sent(accepted.popleft()[1])
 
-    def _flush_outbox(self) -> None:
+    def flush_outbox(self) -> None:
         outbox = self._outbox
         if outbox is None:
             return
@@ -319,7 +311,7 @@ class FramedFlow(Flow):
         if self._finish_waits:
             self._lower.finish()
         if self._closing and not self._stopping and self._linger is None:
-            self._close_lower()
+            self.close_lower()
 
     # Receiving
 
@@ -468,9 +460,9 @@ class FramedFlow(Flow):
         if self.over:
             return
         if handle is None:
-            self._close_lower()
+            self.close_lower()
         elif self._linger is None:
-            self._linger = asyncio.get_running_loop().call_later(LINGER, self._close_lower)
+            self._linger = asyncio.get_running_loop().call_later(LINGER, self.close_lower)
 
     def _stop(self, handle: MessageFramer) -> None:
         handle._stopped = True
@@ -482,7 +474,7 @@ class FramedFlow(Flow):
                 {"message": f"{type(handle._framer).__name__}.stop raised", "exception": error}
             )
 
-    def _close_lower(self) -> None:
+    def close_lower(self) -> None:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -566,25 +558,6 @@ class FramedFlow(Flow):
             handle = handle._below
         return self._lower.preserves_boundaries
 
-    @property
-    def stack(self) -> Stack:
-        return self._lower.stack
-
-    @property
-    def local_address(self) -> Address:
-        return self._lower.local_address
-
-    @property
-    def remote_address(self) -> Address:
-        return self._lower.remote_address
-
-    @property
-    def paths(self) -> Sequence[tuple[Address, Address]]:
-        return self._lower.paths
-
-    def apply(self, name: str, value: object) -> None:
-        self._lower.apply(name, value)
-
     def read(self, name: str) -> object:
         value = self._lower.read(name)
         if name in ("send_msg_max_len", "recv_msg_max_len") and isinstance(value, int):
@@ -595,115 +568,8 @@ class FramedFlow(Flow):
                 handle = handle._above
         return value
 
-    def statistics(self) -> dict[str, float]:
-        return self._lower.statistics()
-
-    def security(self) -> dict[str, object]:
-        return self._lower.security()
-
     def backlog(self) -> int:
         return self._lower.backlog() + self._outbox_size
-
-
-class _Below(FlowObserver):
-    """Hears what the Flow below says; an object of its own, because a Flow's ``writable`` is not an observer's."""
-
-    __slots__ = ("_bottom", "_flow")
-
-    def __init__(self, flow: FramedFlow, bottom: MessageFramer) -> None:
-        self._flow = flow
-        self._bottom = bottom
-
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
-        self._bottom.receive(data, context, end_of_message)
-
-    def finished(self) -> None:
-        flow = self._flow
-        if flow._closing and not flow.over and flow._linger is not None:
-            flow._close_lower()  # the peer will not answer any more
-        else:
-            self._bottom.end_of_data()
-
-    def sent(self, token: object) -> None:
-        flow = self._flow
-        if type(token) is _Several:
-            token.left -= 1
-            if token.left == 0 and not token.in_send:
-                flow.observer.sent(token.token)
-        elif token is not _OWN:
-            flow.observer.sent(token)
-        flow._settled()
-
-    def expired(self, token: object) -> None:
-        flow = self._flow
-        if type(token) is _Several:
-            if token.left > 0:
-                token.left = -1
-                flow.observer.expired(token.token)
-        elif token is not _OWN:
-            flow.observer.expired(token)
-        flow._settled()
-
-    def failed(self, token: object, error: TransportServicesError) -> None:
-        flow = self._flow
-        if type(token) is _Several:
-            if token.left > 0:
-                token.left = -1
-                flow.observer.failed(token.token, error)
-        elif token is not _OWN:
-            flow.observer.failed(token, error)
-        flow._settled()
-
-    def writable(self) -> None:
-        flow = self._flow
-        flow._flush_outbox()
-        if flow._started and flow.writable and not flow.over and not flow._finish_waits:
-            flow.observer.writable()
-
-    def sibling(self, flow: Flow) -> None:
-        self._flow.frame_sibling(flow)
-
-    def soft_error(self, error: TransportServicesError) -> None:
-        self._flow.observer.soft_error(error)
-
-    def path_changed(self) -> None:
-        self._flow.observer.path_changed()
-
-    def closed(self, error: TransportServicesError | None) -> None:
-        self._flow.lower_closed(error)
-
-
-class _Several:
-    """The token of a send that became several pieces; ``left`` of them are not settled yet."""
-
-    __slots__ = ("in_send", "left", "token")
-
-    def __init__(self, token: object, left: int) -> None:
-        self.token = token
-        self.left = left
-        self.in_send = True
-
-
-def _coalesced(pieces: list[_Piece], boundaries: bool) -> list[_Piece]:
-    """Small pieces joined; over a stack with boundaries, all pieces of one Message, whatever their size."""
-    result: list[_Piece] = []
-    run: list[Data] = []
-    size = 0
-    for data, context, end_of_message in pieces:
-        length = memoryview(data).nbytes
-        small = size + length <= _JOIN_LIMIT
-        if run and not boundaries and not small:
-            result.append((b"".join(run), context, False))
-            run, size = [], 0
-        run.append(data)
-        size += length
-        if end_of_message and boundaries:
-            result.append((b"".join(run), context, True))
-            run, size = [], 0
-    if run:
-        _, context, end_of_message = pieces[-1]
-        result.append((run[0] if len(run) == 1 else b"".join(run), context, end_of_message))
-    return result
 
 
 def _as(kind: type[Any], error: Exception) -> Any:

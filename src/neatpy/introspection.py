@@ -1,4 +1,4 @@
-"""What ``Connection.get_properties()`` tells, read from the property table and the feature table (RFC 9622 section 8)."""
+"""What ``Connection.get_properties()`` tells (RFC 9622 section 8), read from the property and feature tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def describe(connection: Connection) -> Mapping[str, Any]:
         "stack": connection.stack,
         "local_endpoint": connection.local_endpoint,
         "remote_endpoint": connection.remote_endpoint,
-        "paths": tuple(flow.paths) if flow is not None and connection.state is not ConnectionState.CLOSED else (),
+        "paths": tuple(flow.paths)
+        if flow is not None and connection.state is not ConnectionState.CLOSED
+        else (),
         "security": flow.security() if flow is not None else {},
     }
     for name, declared in PROPERTIES.items():

@@ -6,6 +6,7 @@ Binding is in :mod:`neatpy.binding`; here are the queue of undelivered Connectio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
@@ -19,6 +20,7 @@ from neatpy.errors import ConnectionError, EstablishmentError, Reason, Transport
 if TYPE_CHECKING:
     from neatpy.binding import Binding
     from neatpy.endpoint import LocalEndpoint
+    from neatpy.framing import FramedFlow
     from neatpy.intent import Intent
     from neatpy.stacks.contract import Flow
 
@@ -118,7 +120,9 @@ class Listener:
 
         places = dict.fromkeys(place.address for place in self._binding.places)
         return [
-            LocalEndpoint(address.port, address=f"{address.ip}%{address.scope}" if address.scope else address.ip)
+            LocalEndpoint(
+                address.port, address=f"{address.ip}%{address.scope}" if address.scope else address.ip
+            )
             for address in places
         ]
 
@@ -228,7 +232,9 @@ class Listener:
                 connection.abort()
             self._undelivered.clear()
             if self._binding is None and self._error is None:
-                self._error = EstablishmentError("the listener was stopped before it was bound", Reason.LOCAL_ABORT)
+                self._error = EstablishmentError(
+                    "the listener was stopped before it was bound", Reason.LOCAL_ABORT
+                )
                 self._wake_waiters()
             acceptors, self._acceptors = self._acceptors, deque()
             for acceptor in acceptors:
@@ -270,35 +276,49 @@ class Listener:
         if self._stopped is not None or waiting >= _UNDELIVERED_LIMIT:
             flow.abort()
             return
-        if self._intent.framers:
-            task = self._loop.create_task(self._frame(flow))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
-        else:
-            connection = Connection(self._intent, self._loop)
-            connection._listener = self
-            connection._established(flow, None)
-            self._received(connection)
-
-    async def _frame(self, flow: Flow) -> None:
-        """Let the framers shake hands, in bounded time, before anybody hears of the Connection."""
-        from neatpy.establishment.attempt import Attempt
-
         connection = Connection(self._intent, self._loop)
         connection._listener = self
-        attempt = Attempt.of(flow)
+        if self._intent.framers:
+            self._frame(connection, flow)
+        else:
+            self._ready(connection, flow)
+
+    def _frame(self, connection: Connection, flow: Flow) -> None:
+        """Put the framers on; nobody hears of the Connection before their handshake is complete."""
+        from neatpy.framing import FramedFlow
+
+        framed = FramedFlow(flow, self._intent.framers, connection)
+        try:
+            ready = framed.start()
+        except EstablishmentError as error:
+            self._refuse(framed, error)
+            return
+        if ready:
+            self._ready(connection, framed)
+        else:
+            task = self._loop.create_task(self._await_framers(connection, framed))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _await_framers(self, connection: Connection, framed: FramedFlow) -> None:
         try:
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
-                await attempt.prepare(connection._prepare)
-        except (TransportServicesError, TimeoutError, OSError) as error:
-            if _trace.active:
-                _trace.emit(trace.CandidateFailed(self, candidate=flow.stack.name, error=error))
-            return
-        if self._stopped is not None:
-            attempt.abort()
-            return
-        assert attempt.flow is not None
-        connection._established(attempt.flow, attempt)
+                await framed.wait_until_ready()
+        except (EstablishmentError, TimeoutError) as error:
+            self._refuse(framed, error)
+        except asyncio.CancelledError:
+            framed.abort()
+            raise
+        else:
+            self._ready(connection, framed)
+
+    def _refuse(self, flow: Flow, error: Exception) -> None:
+        flow.abort()
+        if _trace.active:
+            _trace.emit(trace.CandidateFailed(self, candidate=flow.stack.name, error=error))
+
+    def _ready(self, connection: Connection, flow: Flow) -> None:
+        connection._established(flow, None)
         self._received(connection)
 
     def _accept_sibling(self, parent: Connection, flow: Flow) -> None:
@@ -377,7 +397,6 @@ async def _handle(handler: Callable[[Connection], Awaitable[object]], connection
             {"message": f"the handler of {connection!r} raised", "exception": error}
         )
     else:
-        try:
+        # The peer may leave before everything is delivered; the connection's own events tell of it.
+        with contextlib.suppress(ConnectionError):
             await connection.close()
-        except ConnectionError:
-            pass  # the peer left before everything was delivered; the connection's own events have told

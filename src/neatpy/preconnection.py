@@ -116,7 +116,9 @@ class Preconnection:
         multicast.
         """
         if not any(endpoint.multicast_group for endpoint in (*self._remotes, *self._locals)):
-            raise EstablishmentError("join needs an endpoint with a multicast group", Reason.INVALID_CONFIGURATION)
+            raise EstablishmentError(
+                "join needs an endpoint with a multicast group", Reason.INVALID_CONFIGURATION
+            )
         raise EstablishmentError("no stack on this host offers multicast", Reason.NO_CANDIDATES)
 
     async def resolve(self) -> tuple[list[LocalEndpoint], list[RemoteEndpoint]]:
@@ -147,7 +149,9 @@ class Preconnection:
             tuple(self._framers),
         )
 
-    def _request(self, intent: Intent, timeout: float | None = None, action: str | None = None) -> EstablishmentRequest:
+    def _request(
+        self, intent: Intent, timeout: float | None = None, action: str | None = None
+    ) -> EstablishmentRequest:
         from neatpy.establishment.policy import INITIATE
         from neatpy.establishment.request import EstablishmentRequest
 
@@ -198,7 +202,9 @@ def _tracer(connection: Connection) -> Any:
 
     events: dict[str, Any] = {
         names.STARTED: lambda subject, _: trace.CandidateStarted(connection, candidate=subject),
-        names.FAILED: lambda subject, error: trace.CandidateFailed(connection, candidate=subject, error=error),
+        names.FAILED: lambda subject, error: trace.CandidateFailed(
+            connection, candidate=subject, error=error
+        ),
         names.WON: lambda subject, _: trace.CandidateWon(connection, candidate=subject),
         names.ABANDONED: lambda subject, _: trace.CandidateAbandoned(connection, candidate=subject),
         names.RESOLVED: lambda subject, found: trace.Resolved(connection, name=subject, addresses=found),

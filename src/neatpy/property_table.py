@@ -72,7 +72,9 @@ class Property(Generic[T]):
 
     def __set_name__(self, owner: type, attribute: str) -> None:
         namespace, dot, rest = self.rfc_name.partition(".")
-        self.name = attribute if not dot else f"{namespace}.{attribute.removeprefix(namespace.lstrip('_') + '_')}"
+        self.name = (
+            attribute if not dot else f"{namespace}.{attribute.removeprefix(namespace.lstrip('_') + '_')}"
+        )
         self.kind = owner.kind  # type: ignore[attr-defined]  # the three classes below have it
         del rest
 
@@ -196,7 +198,11 @@ def _choices(value: Any) -> Any:
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise TypeError
         preference, name = pair
-        if not isinstance(preference, Preference) or isinstance(name, bool | int | float | bytes) or name is None:
+        if (
+            not isinstance(preference, Preference)
+            or isinstance(name, bool | int | float | bytes)
+            or name is None
+        ):
             raise TypeError
         if name == "" or names.setdefault(name, preference) is not preference:
             raise ValueError
@@ -231,14 +237,18 @@ class SelectionProperties(HasProperties):
     __slots__ = ()
     kind = PropertyKind.SELECTION
 
-    reliability = _preferred("reliability", "6.2.1", Preference.REQUIRE, "All data arrive, or the Connection fails.")
+    reliability = _preferred(
+        "reliability", "6.2.1", Preference.REQUIRE, "All data arrive, or the Connection fails."
+    )
     preserve_msg_boundaries = _preferred(
         "preserveMsgBoundaries", "6.2.2", Preference.NO_PREFERENCE, "Messages keep their boundaries."
     )
     per_msg_reliability = _preferred(
         "perMsgReliability", "6.2.3", Preference.NO_PREFERENCE, "Reliability can be chosen for each Message."
     )
-    preserve_order = _preferred("preserveOrder", "6.2.4", Preference.REQUIRE, "Data arrive in the order of sending.")
+    preserve_order = _preferred(
+        "preserveOrder", "6.2.4", Preference.REQUIRE, "Data arrive in the order of sending."
+    )
     zero_rtt_msg = _preferred(
         "zeroRttMsg", "6.2.5", Preference.NO_PREFERENCE, "A first Message can leave with the handshake."
     )
@@ -275,16 +285,29 @@ class SelectionProperties(HasProperties):
         "Use of several paths. None: passive for Listeners, disabled for others.",
     )  # fmt: skip
     advertises_altaddr: Property[bool] = Property(
-        "advertisesAltaddr", "6.2.15", False, _boolean, _BOOLEAN, "Alternative addresses may be told to the peer."
+        "advertisesAltaddr",
+        "6.2.15",
+        False,
+        _boolean,
+        _BOOLEAN,
+        "Alternative addresses may be told to the peer.",
     )
     direction: Property[Direction] = Property(
-        "direction", "6.2.16", Direction.BIDIRECTIONAL, _member(Direction), "a Direction", "Which ways data flow."
+        "direction",
+        "6.2.16",
+        Direction.BIDIRECTIONAL,
+        _member(Direction),
+        "a Direction",
+        "Which ways data flow.",
     )
     soft_error_notify = _preferred(
         "softErrorNotify", "6.2.17", Preference.NO_PREFERENCE, "ICMP errors are reported as soft errors."
     )
     active_read_before_send = _preferred(
-        "activeReadBeforeSend", "6.2.18", Preference.NO_PREFERENCE, "The initiator may read before it first sends."
+        "activeReadBeforeSend",
+        "6.2.18",
+        Preference.NO_PREFERENCE,
+        "The initiator may read before it first sends.",
     )
 
 
@@ -332,10 +355,19 @@ class ConnectionProperties(HasProperties):
         "How many Connections of one group the peer may make.",
     )  # fmt: skip
     isolate_session: Property[bool] = Property(
-        "isolateSession", "8.1.10", False, _boolean, _BOOLEAN, "Nothing cached is used for or kept of the Connection."
+        "isolateSession",
+        "8.1.10",
+        False,
+        _boolean,
+        _BOOLEAN,
+        "Nothing cached is used for or kept of the Connection.",
     )
-    conn_state: Property[ConnectionState | None] = _told("connState", "8.1.11.1", "Where the Connection is in its life.")
-    can_send: Property[bool | None] = _told("canSend", "8.1.11.2", "Whether a Message sent now would be accepted.")
+    conn_state: Property[ConnectionState | None] = _told(
+        "connState", "8.1.11.1", "Where the Connection is in its life."
+    )
+    can_send: Property[bool | None] = _told(
+        "canSend", "8.1.11.2", "Whether a Message sent now would be accepted."
+    )
     can_receive: Property[bool | None] = _told("canReceive", "8.1.11.3", "Whether more data may arrive.")
     singular_transmission_msg_max_len: Property[int | None] = _told(
         "singularTransmissionMsgMaxLen", "8.1.11.4",
@@ -352,7 +384,12 @@ class ConnectionProperties(HasProperties):
         "a whole number of seconds of at least 1, or None for the TCP default", "TCP's advertised user timeout.",
     )  # fmt: skip
     tcp_user_timeout_enabled: Property[bool] = Property(
-        "tcp.userTimeoutEnabled", "8.2.2", False, _boolean, _BOOLEAN, "Whether TCP's user timeout option is used."
+        "tcp.userTimeoutEnabled",
+        "8.2.2",
+        False,
+        _boolean,
+        _BOOLEAN,
+        "Whether TCP's user timeout option is used.",
     )
     tcp_user_timeout_changeable: Property[bool] = Property(
         "tcp.userTimeoutChangeable", "8.2.3", True, _boolean, _BOOLEAN,
@@ -379,7 +416,12 @@ class MessageProperties(HasProperties):
         "How long a Message may wait to be sent before it is of no use.",
     )  # fmt: skip
     msg_priority: Property[int] = Property(
-        "msgPriority", "9.1.3.2", 100, _non_negative, _PRIORITY, "Priority among the Messages of a Connection."
+        "msgPriority",
+        "9.1.3.2",
+        100,
+        _non_negative,
+        _PRIORITY,
+        "Priority among the Messages of a Connection.",
     )
     msg_ordered: Property[bool | None] = Property(
         "msgOrdered", "9.1.3.3", None, _or_none(_boolean), "True, False, or None to inherit preserveOrder",
@@ -388,9 +430,16 @@ class MessageProperties(HasProperties):
     safely_replayable: Property[bool] = Property(
         "safelyReplayable", "9.1.3.4", False, _boolean, _BOOLEAN, "The peer may get a Message more than once."
     )
-    final: Property[bool] = Property("final", "9.1.3.5", False, _boolean, _BOOLEAN, "No Message follows this one.")
+    final: Property[bool] = Property(
+        "final", "9.1.3.5", False, _boolean, _BOOLEAN, "No Message follows this one."
+    )
     msg_checksum_len: Property[float] = Property(
-        "msgChecksumLen", "9.1.3.6", math.inf, _coverage, _COVERAGE, "Bytes of a Message that a checksum covers."
+        "msgChecksumLen",
+        "9.1.3.6",
+        math.inf,
+        _coverage,
+        _COVERAGE,
+        "Bytes of a Message that a checksum covers.",
     )
     msg_reliable: Property[bool | None] = Property(
         "msgReliable", "9.1.3.7", None, _or_none(_boolean), "True, False, or None to inherit reliability",
@@ -401,7 +450,12 @@ class MessageProperties(HasProperties):
         "a CapacityProfile, or None to inherit connCapacityProfile", "What a Message wants of the network.",
     )  # fmt: skip
     no_fragmentation: Property[bool] = Property(
-        "noFragmentation", "9.1.3.9", False, _boolean, _BOOLEAN, "The network may not fragment a Message's packets."
+        "noFragmentation",
+        "9.1.3.9",
+        False,
+        _boolean,
+        _BOOLEAN,
+        "The network may not fragment a Message's packets.",
     )
     no_segmentation: Property[bool] = Property(
         "noSegmentation", "9.1.3.10", False, _boolean, _BOOLEAN, "A Message must fit into one packet."

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from neatpy.certificate import Certificate
 from neatpy.errors import ConnectionError, Reason, TransportServicesError
@@ -73,7 +73,8 @@ class PlainFlow(Flow, asyncio.Protocol):
             self.transport.resume_reading()
 
     def finish(self) -> None:
-        self.transport.write_eof()
+        with suppress(OSError):  # the peer has reset the connection, which connection_lost will tell
+            self.transport.write_eof()
 
     def close(self) -> None:
         self._closing = True
@@ -84,7 +85,8 @@ class PlainFlow(Flow, asyncio.Protocol):
 
     def abort(self) -> None:
         self._over = True
-        self.transport.abort()
+        if hasattr(self, "transport"):
+            self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -142,12 +144,14 @@ class PlainStack(Stack):
         50, {"reliability": Provision.INTRINSIC}, {"conn_timeout": "for the test"}, namespace="tcp"
     )
 
+    opened: ClassVar[list[PlainFlow]] = []
+
     def __init__(self) -> None:
         self.flows: list[PlainFlow] = []
 
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
         flow = PlainFlow(self, observer)
-        self.flows.append(flow)
+        self.opened.append(flow)
         remote = candidate.remote
         await asyncio.get_running_loop().create_connection(lambda: flow, remote.ip, remote.port)
         return flow
@@ -230,6 +234,13 @@ class Server:
             return await self.peers.get()
 
 
+async def abort_all() -> None:
+    """End every connection that a test opened."""
+    while PlainStack.opened:
+        PlainStack.opened.pop().abort()
+    await asyncio.sleep(0)
+
+
 def tls_stack() -> TlsStack:
     """A TlsStack over a PlainStack."""
     stack = TlsStack()
@@ -254,6 +265,7 @@ async def serving(security: SecurityParameters, *, plain_allowed: bool = False) 
         assert isinstance(server.stack.lower, PlainStack)
         for flow in server.stack.lower.flows:
             flow.abort()
+        await asyncio.sleep(0)
 
 
 async def connect(
@@ -331,9 +343,3 @@ def written(directory: Path, **contents: Certificate) -> Mapping[str, str]:
         path.write_bytes(certificate.certificate_chain + certificate.private_key)
         paths[name] = str(path)
     return paths
-
-
-def listening_port(process_port: int) -> bool:
-    """Whether somebody listens on this port of 127.0.0.1."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", process_port)) == 0

@@ -49,8 +49,7 @@ class Greeting(Plain):
         handle.send(b"bye" + self.name)
 
     def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
-        handle.send(bytes([len(data)]), context, False)
-        handle.send(data, context, True)
+        handle.send(bytes([len(data)]) + data, context)
 
     def handle_received_data(self, connection: Any, handle: Any) -> None:
         if handle.state == "framing":

@@ -35,14 +35,19 @@ class Attempt(FlowObserver):
     async def connect(self, prepare: Callable[[Flow], Awaitable[Flow]] | None = None) -> Flow:
         """Make the Flow, handshakes of stack and framers included. Raises what these raise; nothing is left then."""
         candidate = self.candidate
-        flow = self.flow = await candidate.stack.connect(candidate, self)
-        if prepare is not None:
-            try:
-                flow = self.flow = await prepare(flow)
-            except BaseException:
-                self.abort()
-                raise
-        return flow
+        self.flow = await candidate.stack.connect(candidate, self)
+        return self.flow if prepare is None else await self.prepare(prepare)
+
+    async def prepare(self, prepare: Callable[[Flow], Awaitable[Flow]]) -> Flow:
+        """Run the framers' handshake over the Flow; the Flow is theirs then. Raises what it raises; the Flow is
+        aborted then."""
+        assert self.flow is not None, "only a Flow that is there can be prepared"
+        try:
+            self.flow = await prepare(self.flow)
+        except BaseException:
+            self.abort()
+            raise
+        return self.flow
 
     def insert(self, layer: FlowObserver, below: Flow) -> None:
         """Put a layer between: it observes ``below`` from now on and hears what was recorded of it. The attempt goes

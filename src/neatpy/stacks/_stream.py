@@ -7,6 +7,7 @@ that whatever it still holds after a write is exactly what the kernel has not ta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import sys
@@ -14,7 +15,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from neatpy.errors import ConnectionError, PropertyError, Reason, TransportServicesError
-from neatpy.stacks.contract import Accepted, Address, Candidate, Data, Flow, FlowObserver, ListenRequest, StackListener
+from neatpy.stacks.contract import (
+    Accepted,
+    Address,
+    Candidate,
+    Data,
+    Flow,
+    FlowObserver,
+    ListenRequest,
+    StackListener,
+)
 from neatpy.system import options
 from neatpy.system.tcp_info import tcp_statistics, unacknowledged
 
@@ -161,10 +171,8 @@ class StreamFlow(Flow, asyncio.Protocol):
         if not transport.is_closing():
             sock = transport.get_extra_info("socket")
             if sock is not None:
-                try:
+                with contextlib.suppress(OSError):  # the connection may be gone already
                     options.abort_on_close(sock)
-                except OSError:
-                    pass  # the connection is gone already
         transport.abort()
 
     # Properties
@@ -178,7 +186,9 @@ class StreamFlow(Flow, asyncio.Protocol):
         try:
             option(self._transport.get_extra_info("socket"), value, changed)
         except OSError as error:
-            raise PropertyError(f"{name} = {value!r}: the kernel refuses it ({error.strerror or error})") from error
+            raise PropertyError(
+                f"{name} = {value!r}: the kernel refuses it ({error.strerror or error})"
+            ) from error
         self._properties = changed
 
     def backlog(self) -> int:
@@ -316,7 +326,9 @@ class StreamListener(StackListener):
         self._server.close()
 
 
-async def connect_stream(stack: Stack, candidate: Candidate, observer: FlowObserver, protocol: int = 0) -> StreamFlow:
+async def connect_stream(
+    stack: Stack, candidate: Candidate, observer: FlowObserver, protocol: int = 0
+) -> StreamFlow:
     """One attempt to connect. Raises OSError."""
     loop = asyncio.get_running_loop()
     remote = candidate.remote
@@ -376,7 +388,9 @@ async def listen_stream(
         raise
 
 
-async def _connect_socket(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[Any, ...]) -> None:
+async def _connect_socket(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[Any, ...]
+) -> None:
     """``loop.sock_connect``, but without a turn of the loop where the kernel connects at once."""
     result = sock.connect_ex(address)
     if result == 0:

@@ -63,7 +63,17 @@ class Candidate:
     case security is verified against ``remote.ip``.
     """
 
-    __slots__ = ("hop_limit", "interface", "label", "local", "properties", "remote", "security", "server_name", "stack")
+    __slots__ = (
+        "hop_limit",
+        "interface",
+        "label",
+        "local",
+        "properties",
+        "remote",
+        "security",
+        "server_name",
+        "stack",
+    )
 
     def __init__(
         self,
@@ -283,4 +293,3 @@ class Stack(ABC):
     @abstractmethod
     async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
         """Bind and start accepting. Raises OSError or EstablishmentError."""
-

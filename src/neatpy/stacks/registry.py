@@ -16,7 +16,15 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from neatpy.errors import EstablishmentError, Reason
-from neatpy.stacks.contract import Accepted, Availability, Candidate, FlowObserver, ListenRequest, Stack, StackListener
+from neatpy.stacks.contract import (
+    Accepted,
+    Availability,
+    Candidate,
+    FlowObserver,
+    ListenRequest,
+    Stack,
+    StackListener,
+)
 from neatpy.stacks.features import Features
 
 if TYPE_CHECKING:

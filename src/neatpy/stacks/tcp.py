@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from neatpy.stacks._stream import connect_stream, listen_stream
-from neatpy.stacks.contract import Accepted, Candidate, Flow, FlowObserver, ListenRequest, Stack, StackListener
+from neatpy.stacks.contract import (
+    Accepted,
+    Candidate,
+    Flow,
+    FlowObserver,
+    ListenRequest,
+    Stack,
+    StackListener,
+)
 from neatpy.stacks.features import Features, Provision
 
 _INTRINSIC, _OPTIONAL = Provision.INTRINSIC, Provision.OPTIONAL

@@ -261,7 +261,7 @@ class TlsFlow(Flow):
         lower = self._lower
         if lower is not None and lower.writable and (output := self._engine.output()):
             lower.send(output, self._context, False, _OURS)
-            self.writable = lower.writable and not self._pending
+            self.writable = not self._pending and lower.writable
 
     # Ending
 
@@ -421,6 +421,9 @@ class TlsFlow(Flow):
 
     def _fail(self, error: EstablishmentError, *, abort: bool = True, lower_lives: bool = True) -> None:
         self._over()
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            outcome(self, error)
         lower = self._lower
         if lower is not None and lower_lives:
             lower.observer = _NOBODY
@@ -428,9 +431,6 @@ class TlsFlow(Flow):
                 lower.abort()
             else:
                 lower.close()
-        outcome, self._outcome = self._outcome, None
-        if outcome is not None:
-            outcome(self, error)
 
 
 class Below(FlowObserver):

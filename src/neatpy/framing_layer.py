@@ -1,0 +1,161 @@
+"""What the layer of framers needs beside its framers: the part of the contract in which it stands aside, the
+observer of the Flow below, and the account of sends that become several pieces. Parsing and protocols are unknown here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from neatpy.stacks.contract import Address, Flow, FlowObserver
+
+if TYPE_CHECKING:
+    from neatpy.errors import TransportServicesError
+    from neatpy.framer import MessageFramer
+    from neatpy.framing import FramedFlow
+    from neatpy.message import MessageContext
+    from neatpy.stacks.contract import Data, Stack
+
+_JOIN_LIMIT = 32 * 1024
+"""What one Message becomes is joined up to this size (bytes); larger pieces leave one by one, coalesced below."""
+
+OWN = object()
+"""The token of what framers send of their own."""
+
+Piece = tuple["Data", "MessageContext | None", bool]
+
+# ruff: noqa: D102 - the contract documents the methods of a Flow and its observer
+
+
+class LayeredFlow(Flow):
+    """A Flow over another one, which answers all that is not the layer's business."""
+
+    __slots__ = ("_lower",)
+
+    _lower: Flow
+
+    @property
+    def stack(self) -> Stack:
+        return self._lower.stack
+
+    @property
+    def local_address(self) -> Address:
+        return self._lower.local_address
+
+    @property
+    def remote_address(self) -> Address:
+        return self._lower.remote_address
+
+    @property
+    def paths(self) -> Sequence[tuple[Address, Address]]:
+        return self._lower.paths
+
+    def apply(self, name: str, value: object) -> None:
+        self._lower.apply(name, value)
+
+    def statistics(self) -> dict[str, float]:
+        return self._lower.statistics()
+
+    def security(self) -> dict[str, object]:
+        return self._lower.security()
+
+
+class Below(FlowObserver):
+    """Hears what the Flow below says; an object of its own, because a Flow's ``writable`` is not an observer's."""
+
+    __slots__ = ("_bottom", "_flow")
+
+    def __init__(self, flow: FramedFlow, bottom: MessageFramer) -> None:
+        self._flow = flow
+        self._bottom = bottom
+
+    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        self._bottom.receive(data, context, end_of_message)
+
+    def finished(self) -> None:
+        flow = self._flow
+        if flow._closing and not flow.over and flow._linger is not None:
+            flow.close_lower()  # the peer will not answer any more
+        else:
+            self._bottom.end_of_data()
+
+    def sent(self, token: object) -> None:
+        flow = self._flow
+        if type(token) is Several:
+            token.left -= 1
+            if token.left == 0 and not token.in_send:
+                flow.observer.sent(token.token)
+        elif token is not OWN:
+            flow.observer.sent(token)
+        flow.settled()
+
+    def expired(self, token: object) -> None:
+        flow = self._flow
+        if type(token) is Several:
+            if token.left > 0:
+                token.left = -1
+                flow.observer.expired(token.token)
+        elif token is not OWN:
+            flow.observer.expired(token)
+        flow.settled()
+
+    def failed(self, token: object, error: TransportServicesError) -> None:
+        flow = self._flow
+        if type(token) is Several:
+            if token.left > 0:
+                token.left = -1
+                flow.observer.failed(token.token, error)
+        elif token is not OWN:
+            flow.observer.failed(token, error)
+        flow.settled()
+
+    def writable(self) -> None:
+        flow = self._flow
+        flow.flush_outbox()
+        if flow._started and flow.writable and not flow.over and not flow._finish_waits:
+            flow.observer.writable()
+
+    def sibling(self, flow: Flow) -> None:
+        self._flow.frame_sibling(flow)
+
+    def soft_error(self, error: TransportServicesError) -> None:
+        self._flow.observer.soft_error(error)
+
+    def path_changed(self) -> None:
+        self._flow.observer.path_changed()
+
+    def closed(self, error: TransportServicesError | None) -> None:
+        self._flow.lower_closed(error)
+
+
+class Several:
+    """The token of a send that became several pieces; ``left`` of them are not settled yet."""
+
+    __slots__ = ("in_send", "left", "token")
+
+    def __init__(self, token: object, left: int) -> None:
+        self.token = token
+        self.left = left
+        self.in_send = True
+
+
+def coalesced(pieces: list[Piece], boundaries: bool) -> list[Piece]:
+    """Small pieces joined; over a stack with boundaries, all pieces of one Message, whatever their size."""
+    result: list[Piece] = []
+    run: list[Data] = []
+    size = 0
+    for data, context, end_of_message in pieces:
+        length = memoryview(data).nbytes
+        small = size + length <= _JOIN_LIMIT
+        if run and not boundaries and not small:
+            result.append((b"".join(run), context, False))
+            run, size = [], 0
+        run.append(data)
+        size += length
+        if end_of_message and boundaries:
+            result.append((b"".join(run), context, True))
+            run, size = [], 0
+    if run:
+        _, context, end_of_message = pieces[-1]
+        result.append((run[0] if len(run) == 1 else b"".join(run), context, end_of_message))
+    return result
