@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+from asyncio import get_running_loop
 from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -171,7 +172,7 @@ class Connection:
         ``Expired`` or ``SendError`` otherwise, and never logs if nobody asks. Cancelling it drops the report, not the
         Message. Raises TypeError for data that is not bytes-like, ValueError for unknown or wrong properties.
         """
-        if asyncio.get_running_loop() is not self._loop:
+        if get_running_loop() is not self._loop:
             raise RuntimeError("this connection belongs to another event loop")
         return self._path.send(data, context, end_of_message, message_properties)
 
@@ -188,11 +189,10 @@ class Connection:
         broke the Connection. Cancelling it withdraws the request; no data is lost. Raises ValueError for lengths
         below 1.
         """
-        if asyncio.get_running_loop() is not self._loop:
+        if get_running_loop() is not self._loop:
             raise RuntimeError("this connection belongs to another event loop")
         if min_incomplete_length is not None or max_length is not None:
-            _check_length("min_incomplete_length", min_incomplete_length)
-            _check_length("max_length", max_length)
+            _check_lengths(min_incomplete_length, max_length)
         return self._path.receive(min_incomplete_length, max_length)
 
     def __aiter__(self) -> Connection:
@@ -605,13 +605,16 @@ class Batch:
         self._path.end_batch()
 
 
-def _check_length(name: str, value: int | None) -> None:
-    if value is None or value == math.inf:
+def _check_lengths(minimum: int | None, maximum: int | None) -> None:
+    if maximum is None and type(minimum) is int and minimum > 0:
         return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a number of bytes or None, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} is at least 1, not {value}")
+    for name, value in (("min_incomplete_length", minimum), ("max_length", maximum)):
+        if value is None or value == math.inf:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} is a number of bytes or None, not {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, not {value}")
 
 
 def _check_settable(name: str) -> str:

@@ -19,7 +19,7 @@ from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportSer
 from neatpy.message import Message, MessageContext
 from neatpy.properties import PROPERTIES
 from neatpy.receiving import ReceiveFuture, ReceiveQueue
-from neatpy.sending import Part, SendQueue, Token
+from neatpy.sending import Part, SendFuture, SendQueue
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class DataPath(FlowObserver):
         self._batches = 0
         self._expiry: asyncio.TimerHandle | None = None
         self._immediate = 0
-        self._completed_later: list[Token] | None = None
+        self._completed_later: list[SendFuture] | None = None
         self._final_accepted = self._final_sent = self._draining = False
         self._paused = self.peer_finished = False
         self._over: TransportServicesError | None = None
@@ -165,22 +165,23 @@ class DataPath(FlowObserver):
             and type(data) is bytes
             and data
         ):
-            future: asyncio.Future[MessageContext] = self._loop.create_future()
-            context = MessageContext() if self._defaults is None else self._defaults.copy()
-            token = Token(future, context, len(data), True)
+            future = SendFuture(loop=self._loop)
+            future.context = context = MessageContext() if self._defaults is None else self._defaults.copy()
+            future.size = size = len(data)
+            future.end_of_message = True
             try:
-                taken = flow.send(data, context, True, token)
+                taken = flow.send(data, context, True, future)
             except SendError as error:
-                self.failed(token, error)
+                self.failed(future, error)
                 return future
             if taken:
                 if self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None and not _trace.active:
                     self._immediate += 1
                     self.messages_sent += 1
-                    self.bytes_sent += token.size
+                    self.bytes_sent += size
                     future.set_result(context)
                 else:
-                    self._complete(token)
+                    self._complete(future)
             elif not flow.writable:
                 self._direct = None
             return future
@@ -205,8 +206,10 @@ class DataPath(FlowObserver):
         limit = self._receive_limit
         if maximum is None or maximum > limit:
             maximum = limit
-        receiving = self._receiving
-        waiter = ReceiveFuture(self._loop, receiving, minimum or 0, maximum)
+        waiter = ReceiveFuture(loop=self._loop)
+        waiter.queue = receiving = self._receiving
+        waiter.minimum = minimum or 0
+        waiter.maximum = maximum
         receiving.request(waiter)
         if self._paused:
             self._perhaps_resume()
@@ -269,32 +272,32 @@ class DataPath(FlowObserver):
         message_properties: Mapping[str, Any],
     ) -> asyncio.Future[MessageContext]:
         size = _size_of(data)
-        future: asyncio.Future[MessageContext] = self._loop.create_future()
         given = MessageContext(**message_properties) if context is None else context
-        token = Token(future, given, size, end_of_message)
+        future = SendFuture(loop=self._loop)
+        future.context, future.size, future.end_of_message = given, size, end_of_message
         queue = self._queue
         if queue is not None and queue.was_given_up(given):
             if end_of_message:
                 queue.end_given_up(given)
-            self.expired(token)
+            self.expired(future)
             return future
         try:
             properties = self._effective(context, given, message_properties)
-            self._check(token, properties, partial_without_context=context is None and not end_of_message)
+            self._check(future, properties, partial_without_context=context is None and not end_of_message)
         except SendError as error:
-            self.failed(token, error)
+            self.failed(future, error)
             return future
         if properties.final and end_of_message:
             self._final_accepted = True
         flow = self.flow
         if not size and flow is not None and not flow.preserves_boundaries and not properties.final:
-            self._complete(token)  # nothing on a raw stream
+            self._complete(future)  # nothing on a raw stream
             return future
         at_once = flow is not None and flow.writable and not self._batches and not queue
         if at_once and flow is not None and end_of_message and not (queue and queue.blocked_by_open_message):
-            self._transmit(flow, Part(data, properties, token))
+            self._transmit(flow, Part(data, properties, future))
         else:
-            self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, token))
+            self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, future))
             if at_once:
                 self._flush()
         return future
@@ -314,7 +317,7 @@ class DataPath(FlowObserver):
                 properties.set(name, value)
         return properties
 
-    def _check(self, token: Token, properties: MessageContext, *, partial_without_context: bool) -> None:
+    def _check(self, token: SendFuture, properties: MessageContext, *, partial_without_context: bool) -> None:
         """Refuse what cannot be sent, with the reason (RFC 9622 sections 9.1.3 and 9.2.2.3)."""
         context = token.context
         if self._over is not None:
@@ -415,7 +418,7 @@ class DataPath(FlowObserver):
             self._direct = None
             flow.finish()
 
-    def _complete(self, token: Token) -> None:
+    def _complete(self, token: SendFuture) -> None:
         """Report Sent, now or, after many in one go, by way of the loop; always in order."""
         self.messages_sent += token.end_of_message
         self.bytes_sent += token.size
@@ -425,8 +428,8 @@ class DataPath(FlowObserver):
             self._completed_later.append(token)
         elif self._immediate < _IMMEDIATE_LIMIT:
             self._immediate += 1
-            if not token.future.done():
-                token.future.set_result(token.context)
+            if not token.done():
+                token.set_result(token.context)
         else:
             self._completed_later = [token]
             self._loop.call_soon(self._report_completed)
@@ -435,8 +438,8 @@ class DataPath(FlowObserver):
         completed, self._completed_later = self._completed_later, None
         self._immediate = 0
         for token in completed or ():
-            if not token.future.done():
-                token.future.set_result(token.context)
+            if not token.done():
+                token.set_result(token.context)
 
     def _end_batches(self) -> None:
         if self._batches:
@@ -493,24 +496,24 @@ class DataPath(FlowObserver):
             self._perhaps_resume()
 
     def sent(self, token: object) -> None:
-        assert isinstance(token, Token)
+        assert isinstance(token, SendFuture)
         self._complete(token)
 
     def expired(self, token: object) -> None:
-        assert isinstance(token, Token)
+        assert isinstance(token, SendFuture)
         if _trace.active:
             _trace.emit(trace.MessageExpired(self._owner, size=token.size))
-        _fail(token.future, Expired("the Message's lifetime ended before it was sent", context=token.context))
+        token.fail(Expired("the Message's lifetime ended before it was sent", context=token.context))
 
     def failed(self, token: object, error: TransportServicesError) -> None:
-        assert isinstance(token, Token)
+        assert isinstance(token, SendFuture)
         if _trace.active:
             _trace.emit(trace.SendFailed(self._owner, error=error))
         if not isinstance(error, SendError):
             error = _caused(SendError(str(error), error.reason), error)
         if isinstance(error, SendError) and error.context is not token.context:
             error.context = token.context
-        _fail(token.future, error)
+        token.fail(error)
 
     def writable(self) -> None:
         self._flush()
@@ -570,8 +573,3 @@ def _caused(error: _E, cause: BaseException) -> _E:
     error.__cause__ = cause
     return error
 
-
-def _fail(future: asyncio.Future[MessageContext], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future._log_traceback = False

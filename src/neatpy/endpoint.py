@@ -5,14 +5,11 @@ An endpoint holds at most one identifier of each kind. Everything is checked whe
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import Any, NamedTuple, TypeVar
 
 _E = TypeVar("_E", bound="_Endpoint")
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
-_SERVICE = re.compile(r"_?[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?(?:\._(?:tcp|udp|sctp|dccp|quic))?", re.IGNORECASE)
 _INTERFACE_NAME_LIMIT = 64
 
 
@@ -22,6 +19,11 @@ class StunServer(NamedTuple):
     address: str
     port: int
     credentials: tuple[str, str] | None = None
+
+    def __repr__(self) -> str:
+        """Without the password, for logs."""
+        who = "" if self.credentials is None else f", credentials=({self.credentials[0]!r}, ...)"
+        return f"StunServer({self.address!r}, {self.port}{who})"
 
 
 class _Endpoint:
@@ -57,21 +59,13 @@ class _Endpoint:
     def with_service(self: _E, service: str) -> _E:
         """Name the service instead of a port: an IANA name (``https``) or a DNS SRV name (``_xmpp-client._tcp``)."""
         _check_type("a service", service, str)
-        if not _SERVICE.fullmatch(service):
+        if not _is_service(service):
             raise ValueError(f"a service is an IANA name (https) or an SRV name (_sip._udp), not {service!r}")
         return self._once("service", service)
 
     def with_ip_address(self: _E, address: object) -> _E:
         """Set the IP address: a string or an ``ipaddress`` object; a zone (``fe80::1%eth0``) sets the interface."""
-        if not isinstance(address, str) and not hasattr(address, "packed"):
-            raise TypeError(f"an address is a string or an ipaddress object, not {address!r}")
-        literal = _literal(str(address))
-        if literal is None:
-            raise ValueError(f"{str(address)!r} is not an IPv4 or IPv6 address")
-        ip, zone = literal
-        if zone:
-            self.with_interface(zone)
-        return self._once("address", ip)
+        return self._set_ip("address", *_checked_address("an address", address))
 
     def with_interface(self: _E, interface: str) -> _E:
         """Use this network interface only, by name."""
@@ -122,16 +116,30 @@ class _Endpoint:
         setattr(self, name, value)
         return self
 
+    def _set_ip(self: _E, name: str, ip: str, zone: str) -> _E:
+        """Set an address and, by its zone, the interface; or neither if one of them is set to something else."""
+        before = getattr(self, name)
+        if zone and before in (None, ip):
+            self.with_interface(zone)
+        return self._once(name, ip)
+
     def _set_multicast(self: _E, group: object, source: object = None) -> _E:
-        ip = _multicast(group)
+        ip, zone = _checked_address("a multicast group", group)
+        if not _is_multicast(ip):
+            raise ValueError(f"a multicast group is an address in 224.0.0.0/4 or ff00::/8, not {group!s}")
+        sender = None
         if source is not None:
-            literal = _literal(str(source))
-            if literal is None or _is_multicast(literal[0]):
-                raise ValueError(f"a multicast source is a unicast IP address, not {source!r}")
-            if (":" in literal[0]) is not (":" in ip):
-                raise ValueError(f"the group {ip} and the source {literal[0]} are of different families")
-            self._once("multicast_source", literal[0])
-        return self._once("multicast_group", ip)
+            sender, _ = _checked_address("a multicast source", source)
+            if _is_multicast(sender):
+                raise ValueError(f"a multicast source is a unicast address, not {source!s}")
+            if (":" in sender) is not (":" in ip):
+                raise ValueError(f"the group {ip} and the source {sender} are of different families")
+        if self.multicast_group is not None and sender != self.multicast_source:
+            whose = self.multicast_source or "any source"
+            raise ValueError(f"this endpoint has a multicast group of {whose} already: use another endpoint")
+        self._set_ip("multicast_group", ip, zone)
+        self.multicast_source = sender
+        return self
 
 
 class RemoteEndpoint(_Endpoint):
@@ -159,7 +167,7 @@ class RemoteEndpoint(_Endpoint):
         self.hostname = None
         if host is not None:
             _check_type("a host", host, str)
-            bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
+            bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" and ":" in host else host
             if _literal(bare) is not None:
                 self.with_ip_address(bare)
             else:
@@ -261,24 +269,27 @@ def _slots(kind: type[_Endpoint]) -> tuple[str, ...]:
     return (*own, *_Endpoint.__slots__)
 
 
+def _checked_address(what: str, given: object) -> tuple[str, str]:
+    """The IP address and its zone, if any."""
+    if not isinstance(given, str) and not hasattr(given, "packed"):
+        raise TypeError(f"{what} is a string or an ipaddress object, not {given!r}")
+    literal = _literal(str(given))
+    if literal is None:
+        raise ValueError(f"{what} is an IPv4 or IPv6 address, not {str(given)!r}")
+    return literal
+
+
 def _literal(text: str) -> tuple[str, str] | None:
     """An IP address literal and its zone, or None if it is not one."""
-    ip, _, zone = text.partition("%")
+    ip, percent, zone = text.partition("%")
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     try:
         packed = socket.inet_pton(family, ip)
     except (OSError, ValueError):
         return None
-    if zone and family == socket.AF_INET:
+    if percent and (family == socket.AF_INET or not zone):
         return None
     return socket.inet_ntop(family, packed), zone
-
-
-def _multicast(group: object) -> str:
-    literal = _literal(str(group))
-    if literal is None or not _is_multicast(literal[0]):
-        raise ValueError(f"a multicast group is an address in 224.0.0.0/4 or ff00::/8, not {group!r}")
-    return literal[0]
 
 
 def _is_multicast(ip: str) -> bool:
@@ -290,19 +301,47 @@ def _is_multicast(ip: str) -> bool:
 def _checked_hostname(hostname: str) -> str:
     """The name in ASCII. Raises ValueError for what can be no host name."""
     name = hostname
+    if ":" in name:
+        raise ValueError(f"{hostname!r} is neither a host name nor an IP address; a port is given by itself")
     if not name.isascii():
         try:
             name = name.encode("idna").decode("ascii")
         except UnicodeError as error:
             raise ValueError(f"{hostname!r} is not a host name: {error}") from None
     labels = name.removesuffix(".").split(".")
-    if len(name) > 253 + name.endswith(".") or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(name) > 253 + name.endswith(".") or not all(map(_is_label, labels)):
         raise ValueError(
             f"{hostname!r} is not a host name: labels of 1 to 63 letters, digits and hyphens, 253 characters in all"
         )
-    if labels[-1].isdigit():
+    if _is_number(labels[-1]):
+        # inet_aton, and so the resolver of many a host, would take 127.1 and 0x7f000001 for addresses.
         raise ValueError(f"{hostname!r} is neither a host name nor an IP address")
     return name
+
+
+def _is_label(label: str) -> bool:
+    """Whether this can be a part of a host name; underscores are tolerated, as resolvers do."""
+    return (
+        0 < len(label) <= 63
+        and label[0] != "-"
+        and label[-1] != "-"
+        and label.replace("-", "").replace("_", "a").isalnum()
+        and label.isascii()
+    )
+
+
+def _is_number(label: str) -> bool:
+    if label[:2] not in ("0x", "0X"):
+        return label.isdigit()
+    return all(digit in "0123456789abcdefABCDEF" for digit in label[2:])
+
+
+def _is_service(service: str) -> bool:
+    """Whether this is a service's IANA name, which has a letter (RFC 6335), or an SRV name (RFC 2782)."""
+    if service.startswith("_"):
+        name, _, transport = service[1:].partition("._")
+        return _is_label(name) and transport.isalnum() and transport.isascii()
+    return _is_label(service) and any(map(str.isalpha, service))
 
 
 def _check_type(what: str, value: object, kind: type) -> None:

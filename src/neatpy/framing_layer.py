@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from neatpy.message import MessageContext
     from neatpy.stacks.contract import Data, Stack
 
-_JOIN_LIMIT = 32 * 1024
+_JOIN_LIMIT = 64 * 1024
 """What one Message becomes is joined up to this size (bytes); larger pieces leave one by one, coalesced below."""
 
 OWN = object()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from neatpy.enumerations import PropertyKind
 from neatpy.errors import PropertyError
@@ -90,6 +90,12 @@ class MessageContext(MessageProperties):
         row.__set__(self, value)
         return self
 
+    @overload
+    def add(self, framer: object, key: str, value: object, /) -> MessageContext: ...
+
+    @overload
+    def add(self, name: str, value: object, /) -> MessageContext: ...
+
     def add(self, *parameter: Any) -> MessageContext:
         """``add(framer, key, value)`` attaches metadata for a framer; ``add(name, value)`` is ``set``."""
         if len(parameter) == 2:
@@ -101,6 +107,12 @@ class MessageContext(MessageProperties):
             self._metadata = {}
         self._metadata[framer, key] = value
         return self
+
+    @overload
+    def get(self, framer: object, key: str, /) -> Any: ...
+
+    @overload
+    def get(self, name: str, /) -> Any: ...
 
     def get(self, *parameter: Any) -> Any:
         """``get(framer, key)`` is a framer's metadata, None if there is none; ``get(name)`` a Message Property."""
@@ -114,13 +126,21 @@ class MessageContext(MessageProperties):
         return row.__get__(self, type(self))
 
     def copy(self) -> MessageContext:
-        """Another context with the same properties and metadata."""
+        """Another context with the same properties and metadata, and of the same origin."""
         copy = MessageContext()
+        copy.ecn = self.ecn
+        copy.early_data = self.early_data
+        copy.origin = self.origin
         if self._values is not None:
             copy._values = self._values.copy()
         if self._metadata is not None:
             copy._metadata = self._metadata.copy()
         return copy
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, object]) -> MessageContext:
+        return self.copy()
 
     def update(self, other: MessageContext) -> None:
         """Take over what is set in another context."""

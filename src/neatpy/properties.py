@@ -126,16 +126,18 @@ class TransportProperties(SelectionProperties, ConnectionProperties, MessageProp
         row = find_property(name)
         if row.name in _SETS:
             if value is None:
-                raise TypeError(f"{row.name} needs to know which: {preference.value}({row.name!r}, ...)")
-            others = {pair for pair in self.get(row.name) if pair[1] != value}
-            contradicted = (_OPPOSITES.get(preference), value) in self.get(row.name)
-            if contradicted:
+                raise TypeError(
+                    f"{row.name} needs to know which: {preference.name.lower()}({row.name!r}, ...)"
+                )
+            row.check(((preference, value),))
+            chosen = self.get(row.name)
+            if (_OPPOSITES.get(preference), value) in chosen:
                 raise ValueError(f"{row.name} {value!r} cannot be both required and prohibited")
-            return self.set(row.name, others | {(preference, value)})
+            return self.set(row.name, {pair for pair in chosen if pair[1] != value} | {(preference, value)})
         if not (isinstance(row.default, Preference) or row.name == "use_temporary_local_address"):
             raise PropertyError(f"{row.name} is not a preference: it takes {row.allowed}")
         if value is not None:
-            raise TypeError(f"{row.name} takes no further value: {preference.value}({row.name!r})")
+            raise TypeError(f"{row.name} takes no further value: {preference.name.lower()}({row.name!r})")
         return self.set(row.name, preference)
 
 

@@ -16,6 +16,7 @@ from neatpy.enumerations import (
     CapacityProfile,
     ConnectionState,
     Direction,
+    InterfaceType,
     Multipath,
     MultipathPolicy,
     Preference,
@@ -47,7 +48,11 @@ class HasProperties:
 
 
 class Property(Generic[T]):
-    """One property. ``name`` is canonical (snake_case, namespaced with a dot), ``rfc_name`` as in the RFC."""
+    """One property: a descriptor that checks what is set and gives the default for what is not.
+
+    ``name`` is canonical: snake_case, with the namespace before a dot (``tcp.user_timeout_value``). ``rfc_name`` is
+    spelled as in the RFC; ``section`` is the RFC's. ``allowed`` says which values are, with their unit.
+    """
 
     __slots__ = ("_check", "allowed", "default", "doc", "kind", "name", "read_only", "rfc_name", "section")
 
@@ -71,12 +76,9 @@ class Property(Generic[T]):
         self.kind = PropertyKind.CONNECTION
 
     def __set_name__(self, owner: type, attribute: str) -> None:
-        namespace, dot, rest = self.rfc_name.partition(".")
-        self.name = (
-            attribute if not dot else f"{namespace}.{attribute.removeprefix(namespace.lstrip('_') + '_')}"
-        )
+        namespace, dot, _ = self.rfc_name.partition(".")
+        self.name = f"{namespace}.{attribute.removeprefix(namespace.lstrip('_') + '_')}" if dot else attribute
         self.kind = owner.kind  # type: ignore[attr-defined]  # the three classes below have it
-        del rest
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -104,7 +106,7 @@ class Property(Generic[T]):
         """The value as it is kept. Raises PropertyError for a read-only property, TypeError or ValueError for a value
         that is not allowed."""
         if self._check is None:
-            raise PropertyError(f"{self.name} is read-only")
+            raise PropertyError(f"{self.name} is read-only: it tells about a Connection")
         try:
             kept: T = self._check(value)
         except (TypeError, ValueError) as error:
@@ -188,28 +190,33 @@ def _or_none(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-def _choices(value: Any) -> Any:
-    """A set of (preference, interface or domain); one name twice with different preferences is a contradiction."""
-    if isinstance(value, str | bytes):
-        raise TypeError
-    pairs = frozenset(value)
-    names: dict[Any, Preference] = {}
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2:
+def _choices(*kinds: type) -> Check:
+    """A set of (preference, name or type); one of them twice with different preferences is a contradiction."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str | bytes):
             raise TypeError
-        preference, name = pair
-        if (
-            not isinstance(preference, Preference)
-            or isinstance(name, bool | int | float | bytes)
-            or name is None
-        ):
-            raise TypeError
-        if name == "" or names.setdefault(name, preference) is not preference:
-            raise ValueError
-    return pairs
+        pairs = frozenset(value)
+        chosen: dict[Any, Preference] = {}
+        for pair in pairs:
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise TypeError
+            preference, name = pair
+            if not isinstance(preference, Preference) or not isinstance(name, kinds):
+                raise TypeError
+            if name == "" or chosen.setdefault(name, preference) is not preference:
+                raise ValueError
+        return pairs
+
+    return check
 
 
-_PREFERENCE = "a Preference"
+def _one_of(enumeration: type[Any]) -> str:
+    *others, last = enumeration.__members__
+    return f"a {enumeration.__name__} ({', '.join(others)} or {last})"
+
+
+_PREFERENCE = _one_of(Preference)
 _SECONDS = "a number of seconds above 0, or None for disabled"
 _RATE = "a number of bits per second above 0, or math.inf for unlimited"
 _BOOLEAN = "True or False"
@@ -267,21 +274,21 @@ class SelectionProperties(HasProperties):
     keep_alive = _preferred(
         "keepAlive", "6.2.10", Preference.NO_PREFERENCE, "The transport probes an idle connection."
     )
-    interface: Property[frozenset[tuple[Preference, Any]]] = Property(
-        "interface", "6.2.11", _NO_CHOICES, _choices,
-        "a set of (Preference, interface name or InterfaceType), each name once",
+    interface: Property[frozenset[tuple[Preference, str | InterfaceType]]] = Property(
+        "interface", "6.2.11", _NO_CHOICES, _choices(str, InterfaceType),
+        "a set of (Preference, interface name or InterfaceType), each name or type once",
         "Which network interfaces to use, by name or InterfaceType.",
     )  # fmt: skip
-    pvd: Property[frozenset[tuple[Preference, Any]]] = Property(
-        "pvd", "6.2.12", _NO_CHOICES, _choices, "a set of (Preference, provisioning domain), each once",
+    pvd: Property[frozenset[tuple[Preference, str]]] = Property(
+        "pvd", "6.2.12", _NO_CHOICES, _choices(str), "a set of (Preference, name of a provisioning domain), each once",
         "Which provisioning domains to use.",
     )  # fmt: skip
     use_temporary_local_address: Property[Preference | None] = Property(
-        "useTemporaryLocalAddress", "6.2.13", None, _or_none(_preference), "a Preference, or None",
+        "useTemporaryLocalAddress", "6.2.13", None, _or_none(_preference), f"{_PREFERENCE}, or None",
         "Temporary (privacy) local addresses. None: avoided by Listeners and Rendezvous, preferred by others.",
     )  # fmt: skip
     multipath: Property[Multipath | None] = Property(
-        "multipath", "6.2.14", None, _or_none(_member(Multipath)), "a Multipath, or None",
+        "multipath", "6.2.14", None, _or_none(_member(Multipath)), f"{_one_of(Multipath)}, or None",
         "Use of several paths. None: passive for Listeners, disabled for others.",
     )  # fmt: skip
     advertises_altaddr: Property[bool] = Property(
@@ -297,7 +304,7 @@ class SelectionProperties(HasProperties):
         "6.2.16",
         Direction.BIDIRECTIONAL,
         _member(Direction),
-        "a Direction",
+        _one_of(Direction),
         "Which ways data flow.",
     )
     soft_error_notify = _preferred(
@@ -334,15 +341,15 @@ class ConnectionProperties(HasProperties):
         "How long a Connection is idle before the transport probes it.",
     )  # fmt: skip
     conn_scheduler: Property[Scheduler] = Property(
-        "connScheduler", "8.1.5", Scheduler.WEIGHTED_FAIR_QUEUEING, _member(Scheduler), "a Scheduler",
+        "connScheduler", "8.1.5", Scheduler.WEIGHTED_FAIR_QUEUEING, _member(Scheduler), _one_of(Scheduler),
         "How the Connections of a group share capacity.",
     )  # fmt: skip
     conn_capacity_profile: Property[CapacityProfile] = Property(
-        "connCapacityProfile", "8.1.6", CapacityProfile.DEFAULT, _member(CapacityProfile), "a CapacityProfile",
+        "connCapacityProfile", "8.1.6", CapacityProfile.DEFAULT, _member(CapacityProfile), _one_of(CapacityProfile),
         "What the traffic wants of the network.",
     )  # fmt: skip
     multipath_policy: Property[MultipathPolicy] = Property(
-        "multipathPolicy", "8.1.7", MultipathPolicy.HANDOVER, _member(MultipathPolicy), "a MultipathPolicy",
+        "multipathPolicy", "8.1.7", MultipathPolicy.HANDOVER, _member(MultipathPolicy), _one_of(MultipathPolicy),
         "How several paths are used.",
     )  # fmt: skip
     min_send_rate = _rate("minSendRate", "Below this rate of sending the Connection is of no use.")
@@ -447,7 +454,8 @@ class MessageProperties(HasProperties):
     )  # fmt: skip
     msg_capacity_profile: Property[CapacityProfile | None] = Property(
         "msgCapacityProfile", "9.1.3.8", None, _or_none(_member(CapacityProfile)),
-        "a CapacityProfile, or None to inherit connCapacityProfile", "What a Message wants of the network.",
+        f"{_one_of(CapacityProfile)}, or None to inherit connCapacityProfile",
+        "What a Message wants of the network.",
     )  # fmt: skip
     no_fragmentation: Property[bool] = Property(
         "noFragmentation",
@@ -478,18 +486,21 @@ def _rows() -> dict[str, Property[Any]]:
 PROPERTIES: Mapping[str, Property[Any]] = MappingProxyType(_rows())
 """Every property by canonical name, in the order of the RFC."""
 
-_BY_FOLDED = {name.replace("_", ""): row for name, row in PROPERTIES.items()}
+_BY_FOLDED = {name.replace("_", "").replace(".", ""): row for name, row in PROPERTIES.items()}
 
 
 def find_property(name: str) -> Property[Any]:
-    """The property of that name, in snake_case or as in the RFC, in any case. Raises PropertyError if there is none,
-    TypeError if the name is no string."""
+    """The property of that name, in snake_case or as in the RFC, in any case.
+
+    A namespace is followed by a dot, or by an underscore as in the attributes' names. Raises PropertyError, with what
+    was perhaps meant, if there is none of that name, and TypeError if the name is no string.
+    """
     row = PROPERTIES.get(name)
     if row is not None:
         return row
     if not isinstance(name, str):
         raise TypeError(f"a property's name is a string, not {name!r}")
-    row = _BY_FOLDED.get(name.lower().replace("_", ""))
+    row = _BY_FOLDED.get(name.lower().replace("_", "").replace(".", ""))
     if row is None:
         import difflib
 

@@ -7,25 +7,40 @@ overtakes the rest. A Message whose lifetime ends before any of it has left expi
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    import asyncio
+from neatpy.message import MessageContext
 
-    from neatpy.message import MessageContext
+if TYPE_CHECKING:
     from neatpy.stacks.contract import Data
 
+    _MessageContextFuture = asyncio.Future[MessageContext]
+else:
+    _MessageContextFuture = asyncio.Future  # a generic alias costs every object a dictionary
 
-class Token(NamedTuple):
-    """Names one send: whom to tell what became of it. ``context`` is the one that the application gave."""
 
-    future: asyncio.Future[MessageContext]
+class SendFuture(_MessageContextFuture):
+    """Names one send below, and tells above what became of it. It never logs that nobody asked.
+
+    Made as ``SendFuture(loop=loop)``, with the attributes set afterwards: the quickest way there is.
+    """
+
+    __slots__ = ("context", "end_of_message", "size")
+
     context: MessageContext
+    """The one that the application gave."""
     size: int
     end_of_message: bool
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, unless the application has cancelled."""
+        if not self.done():
+            self.set_exception(error)
+            self._log_traceback = False
 
 
 class Part(NamedTuple):
@@ -33,7 +48,7 @@ class Part(NamedTuple):
 
     data: Data
     properties: MessageContext
-    token: Token
+    token: SendFuture
 
     @property
     def end_of_message(self) -> bool:
@@ -142,9 +157,9 @@ class SendQueue:
             heappop(deadlines)
         return deadlines[0][0] if deadlines else math.inf
 
-    def expire(self, now: float) -> list[Token]:
+    def expire(self, now: float) -> list[SendFuture]:
         """Take out everything whose lifetime has ended, and say what that was."""
-        expired: list[Token] = []
+        expired: list[SendFuture] = []
         while self.next_deadline() <= now:
             assert self._deadlines is not None
             waiting = heappop(self._deadlines)[2]
@@ -152,9 +167,9 @@ class SendQueue:
             expired += self._drop(waiting)
         return expired
 
-    def clear(self) -> list[Token]:
+    def clear(self) -> list[SendFuture]:
         """Take out everything, in the order in which it would have left."""
-        dropped: list[Token] = []
+        dropped: list[SendFuture] = []
         if self._current is not None:
             dropped += self._drop(self._current)
             self._current = None
@@ -165,7 +180,7 @@ class SendQueue:
         self._open = self._given_up = self._deadlines = None
         return dropped
 
-    def _drop(self, waiting: _Waiting) -> Iterator[Token]:
+    def _drop(self, waiting: _Waiting) -> Iterator[SendFuture]:
         parts, waiting.parts = waiting.parts, []
         self._waiting -= len(parts)
         if not waiting.complete and parts:

@@ -20,6 +20,8 @@ from neatpy.security import SecurityParameters, TrustVerification
 from neatpy.stacks._tls import accepting, flow
 from neatpy.stacks.features import Provision
 
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
 AUTHORITY = Authority()
 IDENTITY = AUTHORITY.issue("localhost", "127.0.0.1")
 CLIENT = AUTHORITY.issue("client.example")
@@ -524,6 +526,13 @@ def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.Mo
 async def test_a_secure_listener_without_certificate_is_a_wrong_configuration() -> None:
     with pytest.raises(EstablishmentError, match="server_certificate") as caught:
         async with serving(SecurityParameters()):
+            pass
+    assert caught.value.reason is Reason.INVALID_CONFIGURATION
+
+
+async def test_two_server_certificates_with_one_kind_of_key_are_a_wrong_configuration() -> None:
+    with pytest.raises(EstablishmentError, match="another kind of key") as caught:
+        async with serving(offering(server_certificate=[IDENTITY, CLIENT])):
             pass
     assert caught.value.reason is Reason.INVALID_CONFIGURATION
 

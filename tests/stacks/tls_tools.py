@@ -234,11 +234,17 @@ class Server:
             return await self.peers.get()
 
 
+async def handles_closed() -> None:
+    """Let the loop close what was aborted: uvloop takes a few turns."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
 async def abort_all() -> None:
     """End every connection that a test opened."""
     while PlainStack.opened:
         PlainStack.opened.pop().abort()
-    await asyncio.sleep(0)
+    await handles_closed()
 
 
 def tls_stack() -> TlsStack:
@@ -265,7 +271,7 @@ async def serving(security: SecurityParameters, *, plain_allowed: bool = False) 
         assert isinstance(server.stack.lower, PlainStack)
         for flow in server.stack.lower.flows:
             flow.abort()
-        await asyncio.sleep(0)
+        await handles_closed()
 
 
 async def connect(

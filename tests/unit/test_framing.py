@@ -14,8 +14,10 @@ from neatpy.errors import CloneError, ConnectionError, EstablishmentError, Reaso
 from neatpy.framer import Framer
 from neatpy.framers.delimiter import DelimiterFramer
 from neatpy.framers.length_prefix import LengthPrefixFramer
+from neatpy.framers.type_length_value import TypeLengthValueFramer
 from neatpy.framing import FramedFlow, frame
 from neatpy.message import MessageContext
+from neatpy.receive_buffer import Buffer
 from neatpy.stacks.contract import Flow, FlowObserver
 
 
@@ -250,6 +252,65 @@ def test_a_subclass_that_looks_at_received_data_is_not_passed_by() -> None:
     lower.observer.received(prefixed(b"a", b"b", b"c"), None, False)
     assert above.messages == [b"a", b"b", b"c"]
     assert Counting.seen == 3
+
+
+@given(
+    st.lists(st.binary(max_size=6)),
+    st.lists(st.tuples(st.sampled_from(["peek", "take", "chunk", "skip"]), st.integers(0, 9))),
+)
+def test_a_buffer_gives_what_was_put_in_however_it_is_asked(
+    chunks: list[bytes], asked: list[tuple[str, int]]
+) -> None:
+    buffer = Buffer()
+    for chunk in chunks:
+        buffer.append(chunk)
+    rest = b"".join(chunks)
+    for how, length in asked:
+        there = min(length, len(rest))
+        if how == "peek":
+            assert buffer.peek(there) == rest[:there]
+            continue
+        if how == "take":
+            assert buffer.take(there) == rest[:there]
+        elif how == "chunk":
+            taken = buffer.take_chunk(length)
+            assert rest.startswith(taken)
+            assert bool(taken) == bool(there)
+            there = len(taken)
+        else:
+            assert buffer.skip(length) == length - there
+        rest = rest[there:]
+        assert buffer.size == len(rest)
+
+
+async def test_what_a_framer_must_not_ask_of_its_handle_fails_the_connection() -> None:
+    class Greedy(Plain):
+        def __init__(self, *lengths: int) -> None:
+            self.lengths = lengths
+
+        def handle_received_data(self, connection: Any, handle: Any) -> None:
+            for length in self.lengths:
+                handle.deliver_and_advance_receive_cursor(None, length, True)
+
+    for lengths, kind in (((-1,), ValueError), ((10, 10), RuntimeError)):
+        lower, _, above = framed(Greedy(*lengths))
+        lower.observer.received(b"x", None, False)
+        await turn()
+        assert isinstance(above.events[0][1].__cause__, kind)
+
+
+def test_what_is_known_of_a_datagram_is_known_of_its_messages() -> None:
+    framer = TypeLengthValueFramer(1, 1)
+    lower, _, above = framed(framer, lower=ToyDatagramFlow())
+    inbound = MessageContext()
+    inbound.ecn, inbound.early_data = 3, True
+    lower.observer.received(b"\7\1a\x08\1b", inbound, True)
+    assert above.messages == [b"a", b"b"]
+    first, second = above.contexts
+    assert first is not None
+    assert second is not None
+    assert (first.ecn, first.early_data, first.get(framer, "type")) == (3, True, 7)
+    assert (second.ecn, second.get(framer, "type")) == (3, 8)
 
 
 # Backpressure
@@ -751,7 +812,7 @@ async def test_a_stream_of_the_peers_is_announced_after_its_handshake_or_never()
 
 def test_everything_else_is_the_business_of_the_flow_below() -> None:
     lower, flow, above = framed(LengthPrefixFramer(2), DelimiterFramer(b"\r\n", 100))
-    assert flow.stack == "toy"
+    assert flow.stack is lower.stack
     assert flow.paths == ((flow.local_address, flow.remote_address),)
     assert flow.statistics() == flow.security() == {}
     flow.apply("conn_priority", 1)

@@ -22,7 +22,8 @@ class Receives:
         self.queue = ReceiveQueue(limit, MessageContext)
 
     def ask(self, minimum: int = 0, maximum: int = sys.maxsize) -> ReceiveFuture:
-        waiter = ReceiveFuture(asyncio.get_running_loop(), self.queue, minimum, min(maximum, self.limit))
+        waiter = ReceiveFuture(loop=asyncio.get_running_loop())
+        waiter.queue, waiter.minimum, waiter.maximum = self.queue, minimum, min(maximum, self.limit)
         self.queue.request(waiter)
         return waiter
 

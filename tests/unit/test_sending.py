@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neatpy.message import MessageContext
-from neatpy.sending import Part, SendQueue, Token
+from neatpy.sending import Part, SendFuture, SendQueue
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ class Sends:
         **properties: object,
     ) -> Part:
         context = context or MessageContext(**properties)
-        token = Token(self.loop.create_future(), context, len(data), end_of_message)
+        token = SendFuture(loop=self.loop)
+        token.context, token.size, token.end_of_message = context, len(data), end_of_message
         part = Part(data, context.copy(), token)
         self.queue.add(part, now)
         return part

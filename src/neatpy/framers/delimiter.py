@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 1024 * 1024
 
-JOIN_LIMIT = 32 * 1024
+JOIN_LIMIT = 64 * 1024
 """Payloads up to this size (bytes) are copied before their delimiter; for larger ones a second write is cheaper."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HOLD_LIMIT = 16 * 1024 * 1024
 """Bytes of partial sends that wait for the end of their Message, because its length goes first."""
 
-JOIN_LIMIT = 32 * 1024
+JOIN_LIMIT = 64 * 1024
 """Payloads up to this size (bytes) are copied behind their header; for larger ones a second write is cheaper."""
 
 

@@ -67,7 +67,19 @@ def misconfiguration(security: SecurityParameters, listening: bool) -> str | Non
         return None
     if not security.server_certificate and security.pre_shared_key is None:
         return "a secure Listener needs a server_certificate or a pre_shared_key"
+    kinds = [kind for kind in map(_kind_of_key, security.server_certificate) if kind is not None]
+    if len(set(kinds)) < len(kinds):
+        return "of several server_certificates each needs another kind of key (RSA, EC, Ed25519)"
     return None
+
+
+def _kind_of_key(certificate: Certificate) -> str | None:
+    """OpenSSL keeps one certificate for each kind of key, and the last one of a kind would replace the others."""
+    if find_spec("cryptography") is None:
+        return None
+    from cryptography import x509
+
+    return type(x509.load_der_x509_certificate(certificate.der()[0]).public_key()).__name__
 
 
 def makes_own_certificate(security: SecurityParameters, listening: bool) -> bool:

@@ -271,7 +271,10 @@ def _restrict(context: ssl.SSLContext, security: SecurityParameters) -> None:
 def _use_pre_shared_key(context: Any, security: SecurityParameters, listening: bool) -> None:
     assert security.pre_shared_key is not None
     key, identity = security.pre_shared_key
-    name = identity.decode()
+    try:
+        name = identity.decode()
+    except UnicodeDecodeError as error:
+        raise _wrong("Python's ssl takes only UTF-8 as the identity of a pre_shared_key", error) from error
     if listening:
         context.set_psk_server_callback(lambda given: key if given == name else b"")
     else:
