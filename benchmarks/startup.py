@@ -9,6 +9,7 @@ does can only add to them.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -109,9 +110,16 @@ def _wall_time(script: str) -> float:
 
 def _run(script: str) -> str:
     try:
-        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, env=_environment()
+        )
     except subprocess.TimeoutExpired as error:
         raise WorkerError(f"the process was not done within {error.timeout:.0f} s") from None
     if done.returncode != 0:
         raise WorkerError(f"the process ended with code {done.returncode}")
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but with compiled code kept, as for an installed package: everybody else's modules have it already."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

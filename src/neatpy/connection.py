@@ -20,7 +20,6 @@ from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from neatpy import trace
 from neatpy.data_path import DataPath
 from neatpy.enumerations import ConnectionState, PropertyKind
 from neatpy.errors import (
@@ -32,6 +31,7 @@ from neatpy.errors import (
     ReceiveError,
     TransportServicesError,
 )
+from neatpy.hook import hook
 from neatpy.properties import find_property
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 LINGER = 10.0
 """Seconds without any progress after which ``close`` gives up delivering what still waits here."""
-
-_trace = trace.hook
 
 
 class Connection:
@@ -240,6 +238,7 @@ class Connection:
         """
         from neatpy.group import ConnectionGroup, establish_clone
 
+        self._check_loop()
         properties = self._intent.properties.snapshot()
         for name, value in connection_properties.items():
             _check_settable(name)
@@ -250,8 +249,8 @@ class Connection:
             self._group = ConnectionGroup(self)
         self._group.members.add(clone)
         clone._group = self._group
-        if _trace.active:
-            _trace.emit(trace.Cloned(self, clone=clone))
+        if hook.active:
+            hook.emit(hook.events.Cloned(self, clone=clone))
         clone._task = self._loop.create_task(establish_clone(self, clone))
         return clone
 
@@ -263,6 +262,7 @@ class Connection:
         Effective without being awaited. The future, the same for every call, is done at Closed; it raises
         ConnectionError if what was sent could not be delivered.
         """
+        self._check_loop()
         future = self._closed_future
         if future is None:
             future = self._closed_future = self._loop.create_future()
@@ -287,6 +287,7 @@ class Connection:
     def abort(self) -> None:
         """End at once and discard what was not delivered; waiting actions and ``on_connection_error`` get
         LOCAL_ABORT."""
+        self._check_loop()
         if self._state is ConnectionState.CLOSED:
             return
         flow = self._path.flow
@@ -386,6 +387,7 @@ class Connection:
         Raises PropertyError for a name or value that is not allowed, a read-only or Selection Property, another
         protocol's property, or a value that the system refuses; the Connection stands as it was.
         """
+        self._check_loop()
         canonical = self._set_own_property(name, value)
         if self._group is not None and find_property(canonical).kind is PropertyKind.CONNECTION:
             self._group.entangle(self, canonical, value)
@@ -399,6 +401,10 @@ class Connection:
         return describe(self)
 
     # Inside the house
+
+    def _check_loop(self) -> None:
+        if get_running_loop() is not self._loop:
+            raise RuntimeError("this connection belongs to another event loop")
 
     @property
     def _is_over(self) -> bool:
@@ -419,8 +425,8 @@ class Connection:
         closing = self._state is ConnectionState.CLOSING
         if not closing:
             self._state = ConnectionState.ESTABLISHED
-        if _trace.active:
-            _trace.emit(trace.Ready(self, stack=flow.stack.name, remote=flow.remote_address))
+        if hook.active:
+            hook.emit(hook.events.Ready(self, stack=flow.stack.name, remote=flow.remote_address))
         self._wake_waiters()
         if self._listener is None:
             self._fire("on_ready", self)
@@ -436,8 +442,8 @@ class Connection:
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        if _trace.active:
-            _trace.emit(trace.EstablishmentFailed(self, error=error))
+        if hook.active:
+            hook.emit(hook.events.EstablishmentFailed(self, error=error))
         self._end(error, discard=True)
 
     async def _connect_like(self, candidate: Candidate) -> None:
@@ -520,12 +526,12 @@ class Connection:
         if establishing:
             self._fire("on_establishment_error", self, error)
         elif error is None:
-            if _trace.active:
-                _trace.emit(trace.Closed(self))
+            if hook.active:
+                hook.emit(hook.events.Closed(self))
             self._fire("on_closed", self)
         else:
-            if _trace.active:
-                _trace.emit(trace.ConnectionFailed(self, error=error))
+            if hook.active:
+                hook.emit(hook.events.ConnectionFailed(self, error=error))
             self._fire("on_connection_error", self, error)
         if self._closed_future is not None:
             _settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
@@ -547,8 +553,8 @@ class Connection:
             flow.apply(canonical, changed.get(canonical))
         self._intent = self._intent.like(changed, self._intent.framers)
         self._path.use_properties(changed)
-        if _trace.active:
-            _trace.emit(trace.PropertyChanged(self, name=canonical, value=value))
+        if hook.active:
+            hook.emit(hook.events.PropertyChanged(self, name=canonical, value=value))
         return canonical
 
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
@@ -573,14 +579,14 @@ class Connection:
 
     def flow_soft_error(self, error: TransportServicesError) -> None:
         """Pass a transient error on."""
-        if _trace.active:
-            _trace.emit(trace.SoftErrorReceived(self, error=error))
+        if hook.active:
+            hook.emit(hook.events.SoftErrorReceived(self, error=error))
         self._fire("on_soft_error", self, error)
 
     def flow_path_changed(self) -> None:
         """Pass a change of paths on."""
-        if _trace.active:
-            _trace.emit(trace.PathChanged(self))
+        if hook.active:
+            hook.emit(hook.events.PathChanged(self))
         self._fire("on_path_change", self)
 
     def flow_closed(self, error: TransportServicesError | None) -> None:

@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from neatpy import trace
 from neatpy.enumerations import Direction, Preference, PropertyKind
 from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportServicesError
+from neatpy.hook import hook
 from neatpy.message import Message, MessageContext
 from neatpy.properties import PROPERTIES
 from neatpy.receiving import ReceiveFuture, ReceiveQueue
@@ -32,8 +32,6 @@ _IMMEDIATE_LIMIT = 64
 
 _CORK_LIMIT = 256 * 1024
 """Bytes that are coalesced before the Flow is asked whether it still takes any."""
-
-_trace = trace.hook
 
 
 class Owner(Protocol):
@@ -175,7 +173,7 @@ class DataPath(FlowObserver):
                 self.failed(future, error)
                 return future
             if taken:
-                if self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None and not _trace.active:
+                if self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None and not hook.active:
                     self._immediate += 1
                     self.messages_sent += 1
                     self.bytes_sent += size
@@ -422,8 +420,8 @@ class DataPath(FlowObserver):
         """Report Sent, now or, after many in one go, by way of the loop; always in order."""
         self.messages_sent += token.end_of_message
         self.bytes_sent += token.size
-        if _trace.active:
-            _trace.emit(trace.MessageSent(self._owner, size=token.size))
+        if hook.active:
+            hook.emit(hook.events.MessageSent(self._owner, size=token.size))
         if self._completed_later is not None:
             self._completed_later.append(token)
         elif self._immediate < _IMMEDIATE_LIMIT:
@@ -481,8 +479,8 @@ class DataPath(FlowObserver):
         self.bytes_received += len(data)
         if end_of_message:
             self.messages_received += 1
-        if _trace.active:
-            _trace.emit(trace.DataReceived(self._owner, size=len(data), end_of_message=end_of_message))
+        if hook.active:
+            hook.emit(hook.events.DataReceived(self._owner, size=len(data), end_of_message=end_of_message))
         if context is not None and context.origin is None:
             context.origin = self._owner
         receiving = self._receiving
@@ -501,14 +499,14 @@ class DataPath(FlowObserver):
 
     def expired(self, token: object) -> None:
         assert isinstance(token, SendFuture)
-        if _trace.active:
-            _trace.emit(trace.MessageExpired(self._owner, size=token.size))
+        if hook.active:
+            hook.emit(hook.events.MessageExpired(self._owner, size=token.size))
         token.fail(Expired("the Message's lifetime ended before it was sent", context=token.context))
 
     def failed(self, token: object, error: TransportServicesError) -> None:
         assert isinstance(token, SendFuture)
-        if _trace.active:
-            _trace.emit(trace.SendFailed(self._owner, error=error))
+        if hook.active:
+            hook.emit(hook.events.SendFailed(self._owner, error=error))
         if not isinstance(error, SendError):
             error = _caused(SendError(str(error), error.reason), error)
         if isinstance(error, SendError) and error.context is not token.context:
@@ -528,8 +526,8 @@ class DataPath(FlowObserver):
         self._owner.flow_path_changed()
 
     def finished(self) -> None:
-        if _trace.active:
-            _trace.emit(trace.PeerFinished(self._owner))
+        if hook.active:
+            hook.emit(hook.events.PeerFinished(self._owner))
         flow = self.flow
         self.peer_finished = True
         if self._over is None:
@@ -572,4 +570,3 @@ def _closed_here() -> ReceiveError:
 def _caused(error: _E, cause: BaseException) -> _E:
     error.__cause__ = cause
     return error
-

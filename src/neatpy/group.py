@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neatpy import trace
 from neatpy.errors import CloneError, EstablishmentError, PropertyError, Reason, TransportServicesError
+from neatpy.hook import hook
 
 if TYPE_CHECKING:
     from neatpy.connection import Connection
@@ -58,8 +58,8 @@ async def establish_clone(parent: Connection, clone: Connection) -> None:
             await clone._connect_like(parent._candidate)
     except (TransportServicesError, OSError) as error:
         failure = _as_clone_error(error)
-        if trace.hook.active:
-            trace.hook.emit(trace.CloneFailed(parent, error=failure))
+        if hook.active:
+            hook.emit(hook.events.CloneFailed(parent, error=failure))
         clone._establishment_failed(failure)
         parent._fire("on_clone_error", parent, failure)
 

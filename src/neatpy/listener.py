@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from neatpy import trace
 from neatpy.connection import Connection
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
+from neatpy.hook import hook
 
 if TYPE_CHECKING:
     from neatpy.binding import Binding
@@ -29,8 +29,6 @@ _UNDELIVERED_LIMIT = 1024
 
 _HANDSHAKE_TIMEOUT = 15.0
 """Seconds that the framers of an accepted Connection have for their handshake."""
-
-_trace = trace.hook
 
 
 class Listener:
@@ -255,12 +253,12 @@ class Listener:
             self._binding = await bind(self._intent, self._accepted)
         except EstablishmentError as error:
             self._error = error
-            if _trace.active:
-                _trace.emit(trace.EstablishmentFailed(self, error=error))
+            if hook.active:
+                hook.emit(hook.events.EstablishmentFailed(self, error=error))
             self._loop.call_soon(self._call_establishment_error, error, context=self._context)
         else:
-            if _trace.active:
-                _trace.emit(trace.Listening(self, endpoints=self._binding.places))
+            if hook.active:
+                hook.emit(hook.events.Listening(self, endpoints=self._binding.places))
         self._task = None
         self._wake_waiters()
 
@@ -314,8 +312,8 @@ class Listener:
 
     def _refuse(self, flow: Flow, error: Exception) -> None:
         flow.abort()
-        if _trace.active:
-            _trace.emit(trace.CandidateFailed(self, candidate=flow.stack.name, error=error))
+        if hook.active:
+            hook.emit(hook.events.CandidateFailed(self, candidate=flow.stack.name, error=error))
 
     def _ready(self, connection: Connection, flow: Flow) -> None:
         connection._established(flow, None)
@@ -332,8 +330,8 @@ class Listener:
             self._received(join(parent, flow))
 
     def _received(self, connection: Connection) -> None:
-        if _trace.active:
-            _trace.emit(trace.ConnectionReceived(self, connection=connection))
+        if hook.active:
+            hook.emit(hook.events.ConnectionReceived(self, connection=connection))
         self._undelivered.append(connection)
         self._deliver()
 
@@ -372,8 +370,8 @@ class Listener:
             self.on_establishment_error(self, error)
 
     def _report_stopped(self) -> None:
-        if _trace.active:
-            _trace.emit(trace.Stopped(self))
+        if hook.active:
+            hook.emit(hook.events.Stopped(self))
         assert self._stopped is not None
         if not self._stopped.done():
             self._stopped.set_result(None)

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from neatpy import trace
 from neatpy.connection import Connection
 from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.errors import EstablishmentError, Reason
+from neatpy.hook import hook
 from neatpy.intent import Intent
 from neatpy.properties import TransportProperties
 from neatpy.security import SecurityParameters
@@ -177,7 +177,7 @@ class Preconnection:
         request = self._request(intent, _checked_timeout(timeout), action)
         if intent.framers:
             request.prepare = connection._prepare
-        if trace.hook.active:
+        if hook.active:
             request.trace = _tracer(connection)
         if first is not None:
             connection.initial_send = connection.send(first[0], first[1])
@@ -201,17 +201,19 @@ def _tracer(connection: Connection) -> Any:
     from neatpy.establishment import request as names
 
     events: dict[str, Any] = {
-        names.STARTED: lambda subject, _: trace.CandidateStarted(connection, candidate=subject),
-        names.FAILED: lambda subject, error: trace.CandidateFailed(
+        names.STARTED: lambda subject, _: hook.events.CandidateStarted(connection, candidate=subject),
+        names.FAILED: lambda subject, error: hook.events.CandidateFailed(
             connection, candidate=subject, error=error
         ),
-        names.WON: lambda subject, _: trace.CandidateWon(connection, candidate=subject),
-        names.ABANDONED: lambda subject, _: trace.CandidateAbandoned(connection, candidate=subject),
-        names.RESOLVED: lambda subject, found: trace.Resolved(connection, name=subject, addresses=found),
+        names.WON: lambda subject, _: hook.events.CandidateWon(connection, candidate=subject),
+        names.ABANDONED: lambda subject, _: hook.events.CandidateAbandoned(connection, candidate=subject),
+        names.RESOLVED: lambda subject, found: hook.events.Resolved(
+            connection, name=subject, addresses=found
+        ),
     }
 
     def emit(name: str, subject: object, detail: object) -> None:
-        trace.hook.emit(events[name](subject, detail))
+        hook.emit(events[name](subject, detail))
 
     return emit
 

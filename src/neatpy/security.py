@@ -7,7 +7,6 @@ no TLS library and no stack.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
@@ -80,6 +79,8 @@ class TrustVerification:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the peer's own certificate in lower-case hexadecimal; empty without a certificate."""
+        import hashlib
+
         return hashlib.sha256(self.certificate_chain[0]).hexdigest() if self.certificate_chain else ""
 
     def __repr__(self) -> str:

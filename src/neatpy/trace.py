@@ -1,15 +1,19 @@
 """The one trace hook: everything that happens to Connections and Listeners, as typed events.
 
 Subscribe a listener with :func:`subscribe`; it is called with each :class:`Event`, synchronously, on the loop, so it
-must be quick and must not call back into the library. Without a listener an event costs one look at ``hook.active``.
-Logging (:func:`log_events`), the probe timeline and tests are such listeners. Events carry no Message data and no keys.
+must be quick and must not call back into the library. Without a listener an event costs one look at a flag, and this
+module is not even loaded. Logging (:func:`log_events`), the probe timeline and tests are such listeners. Events carry
+no Message data and no keys.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from neatpy.hook import hook
 
 
 class Event:
@@ -120,37 +124,9 @@ class Stopped(Event):
 TraceListener = Callable[[Event], None]
 
 
-class Hook:
-    """Where events are handed to the listeners. ``active`` is whether there are any."""
-
-    __slots__ = ("_listeners", "active")
-
-    def __init__(self) -> None:
-        self._listeners: tuple[TraceListener, ...] = ()
-        self.active = False
-
-    def emit(self, event: Event) -> None:
-        """Hand an event to every listener; one that raises is reported to the loop's exception handler."""
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception as error:
-                _report(listener, error)
-
-    def subscribe(self, listener: TraceListener) -> Callable[[], None]:
-        """Call ``listener`` with every event from now on; call what is returned to end that."""
-        self._listeners = (*self._listeners, listener)
-        self.active = True
-
-        def unsubscribe() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
-            self.active = bool(self._listeners)
-
-        return unsubscribe
-
-
-hook = Hook()
-subscribe = hook.subscribe
+def subscribe(listener: TraceListener) -> Callable[[], None]:
+    """Call ``listener`` with every event from now on; call what is returned to end that."""
+    return hook.subscribe(listener, sys.modules[__name__])
 
 
 def log_events(name: str = "neatpy") -> Callable[[], None]:
@@ -170,15 +146,3 @@ def log_events(name: str = "neatpy") -> Callable[[], None]:
             logger.log(level, "%s%r", about, event)
 
     return subscribe(log)
-
-
-def _report(listener: TraceListener, error: Exception) -> None:
-    import asyncio
-
-    context = {"message": f"trace listener {listener!r} raised", "exception": error}
-    try:
-        asyncio.get_running_loop().call_exception_handler(context)
-    except RuntimeError:
-        import logging
-
-        logging.getLogger("neatpy").error("%s", context["message"], exc_info=error)

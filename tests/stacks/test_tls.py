@@ -20,8 +20,6 @@ from neatpy.security import SecurityParameters, TrustVerification
 from neatpy.stacks._tls import accepting, flow
 from neatpy.stacks.features import Provision
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
-
 AUTHORITY = Authority()
 IDENTITY = AUTHORITY.issue("localhost", "127.0.0.1")
 CLIENT = AUTHORITY.issue("client.example")

@@ -19,8 +19,8 @@ both = pytest.mark.parametrize("kind", [LocalEndpoint, RemoteEndpoint])
 
 def test_a_new_endpoint_has_no_identifiers() -> None:
     for endpoint in (LocalEndpoint(), RemoteEndpoint()):
-        assert endpoint.port is endpoint.service is endpoint.address is endpoint.interface is None
-        assert endpoint.protocol is endpoint.hop_limit is endpoint.multicast_group is None
+        for name in ("port", "service", "address", "interface", "protocol", "hop_limit", "multicast_group"):
+            assert getattr(endpoint, name) is None
     assert RemoteEndpoint().hostname is None
     assert LocalEndpoint().stun_server is None
 
@@ -104,7 +104,7 @@ def test_an_address_object_with_zone_sets_the_interface() -> None:
         "192.0.2.1%eth0",
         "::1/128",
         "1.2.3.4\0",
-        "１.2.3.4",
+        "\uff11.2.3.4",
     ],
 )
 def test_what_is_no_address_is_refused(kind: type[Endpoint], address: str) -> None:
@@ -146,7 +146,7 @@ def test_names_in_other_scripts_become_ascii() -> None:
     "name",
     ["", ".", "a..b", ".a", "-a.example", "a-.example", "a b", "a/b", "example.com:443", "[::1", "[example.com]",
      "a" * 64, ".".join(["a" * 50] * 5), "ü" * 64, "1.2.3", "256.1.1.1", "10", "0x7f000001", "127.0x1", "a\0b",
-     "１２７.０.０.１"],
+     "\uff11\uff12\uff17.\uff10.\uff10.\uff11"],
 )  # fmt: skip
 def test_what_is_no_host_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="host name"):

@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from neatpy.establishment.racing import ADDRESS_DELAY, MAXIMUM_DELAY, MINIMUM_DELAY
-
 if TYPE_CHECKING:
     import asyncio
 
@@ -21,6 +19,11 @@ Key = tuple[str, int, str, str | None]
 FAILURE_LIFETIME = 600.0
 """Seconds for which a failure demotes its branch."""
 _MAXIMUM_ENTRIES = 1024
+ADDRESS_DELAY = 0.25
+"""Seconds between the starts of sibling addresses when nothing is known of them (RFC 8305 section 5)."""
+MINIMUM_DELAY = 0.1
+MAXIMUM_DELAY = 2.0
+
 _DELAY_PER_RTT = 2.0
 
 

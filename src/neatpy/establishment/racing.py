@@ -17,16 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
+from neatpy.establishment.memory import ADDRESS_DELAY, MAXIMUM_DELAY, MINIMUM_DELAY
+
 T = TypeVar("T")
 
 PROTOCOL_DELAY = 0.1
 """Seconds between the starts of sibling stacks."""
-ADDRESS_DELAY = 0.25
-"""Seconds between the starts of sibling addresses when nothing is known of them (RFC 8305 section 5)."""
 PATH_DELAY = 1.0
 """Seconds between the starts of sibling paths."""
-MINIMUM_DELAY = 0.1
-MAXIMUM_DELAY = 2.0
 
 _NEVER = float("inf")
 _AT_ONCE = float("-inf")

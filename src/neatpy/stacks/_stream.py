@@ -26,7 +26,6 @@ from neatpy.stacks.contract import (
     StackListener,
 )
 from neatpy.system import options
-from neatpy.system.tcp_info import tcp_statistics, unacknowledged
 
 if TYPE_CHECKING:
     from neatpy.message import MessageContext
@@ -155,7 +154,8 @@ class StreamFlow(Flow, asyncio.Protocol):
     def finish(self) -> None:
         if not self._finishing:
             self._finishing = True
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the peer may have reset the connection already
+                self._transport.write_eof()
 
     def close(self) -> None:
         if self._closing is None:
@@ -195,14 +195,16 @@ class StreamFlow(Flow, asyncio.Protocol):
         transport = self._transport
         sock = transport.get_extra_info("socket")
         descriptor = -1 if sock is None else sock.fileno()
-        return transport.get_write_buffer_size() + (unacknowledged(descriptor) if descriptor >= 0 else 0)
+        return transport.get_write_buffer_size() + (
+            options.unacknowledged(descriptor) if descriptor >= 0 else 0
+        )
 
     def read(self, name: str) -> object:
         return sys.maxsize if name in ("send_msg_max_len", "recv_msg_max_len") else None
 
     def statistics(self) -> dict[str, float]:
         sock = self._transport.get_extra_info("socket")
-        return {} if sock is None else tcp_statistics(sock)
+        return {} if sock is None else options.tcp_statistics(sock)
 
     # asyncio.Protocol
 

@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 Data = bytes | bytearray | memoryview
 
 
-class Availability(NamedTuple):
+class Availability:
     """Whether a stack can be used on this host; ``reason`` says why not."""
 
-    available: bool
-    reason: str = ""
+    __slots__ = ("available", "reason")
+
+    def __init__(self, available: bool, reason: str = "") -> None:
+        self.available = available
+        self.reason = reason
 
 
 class Address(NamedTuple):
@@ -103,20 +106,33 @@ class Candidate:
         return f"{self.label} {place}" if self.label else place
 
 
-class ListenRequest(NamedTuple):
-    """Where and how a stack listens. ``port`` 0 means any; the stack says which it got."""
+class ListenRequest:
+    """Where and how a stack listens. Port 0 means any; the stack says which it got.
 
-    local: Address
-    interface: str | None
-    properties: TransportProperties
-    security: SecurityParameters
-    datagrams: DatagramPorts
-    admits: Callable[[str], bool]
-    """Whether an IP address passes the Listener's remote endpoint filters."""
+    ``admits`` says whether an IP address passes the Listener's remote endpoint filters. ``plain_allowed`` is for
+    opportunistic security: the stack below is eligible too, so a peer whose first bytes are not this layer's
+    handshake is accepted as a Flow of the lower stack, with these bytes not lost.
+    """
 
-    plain_allowed: bool = False
-    """Opportunistic: the stack below is eligible too. A peer whose first bytes are not this layer's handshake is
-    accepted as a Flow of the lower stack, with these bytes not lost."""
+    __slots__ = ("admits", "datagrams", "interface", "local", "plain_allowed", "properties", "security")
+
+    def __init__(
+        self,
+        local: Address,
+        interface: str | None,
+        properties: TransportProperties,
+        security: SecurityParameters,
+        datagrams: DatagramPorts,
+        admits: Callable[[str], bool],
+        plain_allowed: bool = False,
+    ) -> None:
+        self.local = local
+        self.interface = interface
+        self.properties = properties
+        self.security = security
+        self.datagrams = datagrams
+        self.admits = admits
+        self.plain_allowed = plain_allowed
 
 
 class FlowObserver:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple
 
 
 class Provision(Enum):
@@ -23,33 +22,63 @@ class Provision(Enum):
     """Never there; Require rules the stack out."""
 
 
-class Features(NamedTuple):
-    """The rows of one stack. Property names are in snake_case."""
+class Features:
+    """The rows of one stack. Property names are in snake_case.
 
-    rank: int
-    """Place in the order of stacks when everything else ties; the lowest is tried first."""
+    ``rank`` is the place in the order of stacks when everything else ties; the lowest is tried first. ``selection``
+    maps Selection Properties that are a Preference to how they are provided. ``effects`` maps Connection and Message
+    Properties that act to what they do on this stack, in a phrase. ``secure``: the stack authenticates and encrypts.
+    ``handshake``: connecting exchanges packets with the peer (udp does not: it is connected at once, whoever is
+    there). ``may_duplicate``: a Message may arrive twice, so that Messages must be safely replayable (RFC 9622
+    section 9.1.3.4). ``preserves_boundaries``: Messages keep their boundaries without a framer. ``namespace``: the
+    protocol's namespace of properties (``tcp`` for ``tcp.userTimeoutValue``), or none.
+    """
 
-    selection: Mapping[str, Provision]
-    """Selection Properties that are a Preference -> how they are provided."""
+    __slots__ = (
+        "effects",
+        "handshake",
+        "may_duplicate",
+        "namespace",
+        "preserves_boundaries",
+        "rank",
+        "secure",
+        "selection",
+    )
 
-    effects: Mapping[str, str]
-    """Connection and Message Properties that act -> what they do on this stack, in a phrase."""
-
-    secure: bool = False
-    """Whether the stack authenticates and encrypts."""
-
-    handshake: bool = True
-    """Whether connecting exchanges packets with the peer. False (udp): connected at once, whoever is there."""
-
-    may_duplicate: bool = False
-    """Whether a Message may arrive twice, so that Messages must be safely replayable (RFC 9622 section 9.1.3.4)."""
-
-    preserves_boundaries: bool = False
-    """Whether Messages keep their boundaries without a framer."""
-
-    namespace: str = ""
-    """The protocol's namespace of properties (``tcp`` for ``tcp.userTimeoutValue``), or none."""
+    def __init__(
+        self,
+        rank: int,
+        selection: Mapping[str, Provision],
+        effects: Mapping[str, str],
+        *,
+        secure: bool = False,
+        handshake: bool = True,
+        may_duplicate: bool = False,
+        preserves_boundaries: bool = False,
+        namespace: str = "",
+    ) -> None:
+        self.rank = rank
+        self.selection = selection
+        self.effects = effects
+        self.secure = secure
+        self.handshake = handshake
+        self.may_duplicate = may_duplicate
+        self.preserves_boundaries = preserves_boundaries
+        self.namespace = namespace
 
     def provides(self, name: str) -> Provision:
         """How this stack provides the feature of that name."""
         return self.selection.get(name, Provision.NOT_PROVIDED)
+
+    def below(self, rank: int, effects: Mapping[str, str]) -> Features:
+        """The rows of a security layer over this stack: what acts here acts through it, and ``effects`` besides."""
+        return Features(
+            rank,
+            self.selection,
+            {**self.effects, **effects},
+            secure=True,
+            handshake=self.handshake,
+            may_duplicate=self.may_duplicate,
+            preserves_boundaries=self.preserves_boundaries,
+            namespace=self.namespace,
+        )

@@ -46,9 +46,7 @@ class TlsStack(Stack):
         """The rows of the stack below, which TLS passes through, and its own."""
         if self._features is None:
             below = self.lower.features if self.lower is not None else Features(0, {}, {})
-            self._features = below._replace(
-                rank=self.rank, secure=True, effects={**below.effects, **_EFFECTS}
-            )
+            self._features = below.below(self.rank, _EFFECTS)
         return self._features
 
     def available(self) -> Availability:

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from neatpy.stacks._datagram import UdpFlow
 from neatpy.stacks.contract import (
     Accepted,
     Address,
@@ -19,10 +18,11 @@ from neatpy.stacks.contract import (
 )
 from neatpy.stacks.features import Features, Provision
 from neatpy.system import options
-from neatpy.system.datagram_options import SocketAddress, bound_socket, socket_address, unbound_socket
 
 if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
+    from neatpy.stacks._datagram import UdpFlow
+    from neatpy.system.datagram_options import SocketAddress
     from neatpy.system.datagrams import DatagramPort
 
 RECOGNISER_RANK = 100
@@ -60,6 +60,10 @@ class UdpStack(Stack):
     )
 
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        # What only runs when the stack is used is loaded then: every program loads these rows.
+        from neatpy.stacks._datagram import UdpFlow
+        from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
+
         remote = candidate.remote
         if candidate.local is not None:
             sock = bound_socket(candidate.local, candidate.interface)
@@ -108,6 +112,8 @@ class UdpListener(StackListener):
             self._port.release()
 
     def _recognise(self, data: bytes, source: SocketAddress, destination: bytes) -> UdpFlow | None:
+        from neatpy.stacks._datagram import UdpFlow
+
         request = self._request
         if not request.admits(source[0]):
             return None

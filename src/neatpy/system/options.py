@@ -1,16 +1,18 @@
-"""Socket options by the name of what they are for, and the table that makes properties set them.
+"""Socket options by the name of what they are for, the table that makes properties set them, and what the kernel says
+of a connection.
 
 Knows the kernel and plain property values; knows no stack. Every function may raise OSError where the kernel refuses.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from neatpy.enumerations import CapacityProfile, Preference
 
@@ -27,6 +29,10 @@ _USER_TIMEOUT_MAXIMUM = 0x7FFFFFFF
 _ECN_BITS = 0x03
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)
 _THROUGHPUT_PROFILES = frozenset({CapacityProfile.SCAVENGER, CapacityProfile.CAPACITY_SEEKING})
+
+_SIOCOUTQ = 0x5411
+_SIZE = 104
+_MICROSECOND = 1e-6
 
 UNSENT_LIMIT = 256 * 1024
 """Bytes that the kernel holds unsent before a TCP socket stops being writable, so that what is not yet on its way
@@ -170,3 +176,48 @@ def apply_stream_options(sock: socket.socket, properties: TransportProperties) -
         option = STREAM_OPTIONS.get(name)
         if option is not None:
             option(sock, value, properties)
+
+
+class HasOptions(Protocol):
+    """A socket, or what an event loop offers instead of one."""
+
+    def getsockopt(self, level: int, name: int, size: int, /) -> bytes:
+        """As of ``socket.socket``."""
+        ...
+
+
+def tcp_statistics(sock: HasOptions) -> dict[str, float]:
+    """RTT and its variance (s), retransmitted segments, path MTU and congestion window (segments); empty if the
+    kernel does not tell."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return {}
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, option, _SIZE)
+    except OSError:
+        return {}
+    if len(info) < _SIZE:
+        return {}
+    path_mtu, _, rtt, rtt_variance, _, congestion_window = struct.unpack_from("=6I", info, 60)
+    (retransmissions,) = struct.unpack_from("=I", info, 100)
+    return {
+        "rtt": rtt * _MICROSECOND,
+        "rtt_variance": rtt_variance * _MICROSECOND,
+        "retransmissions": float(retransmissions),
+        "path_mtu": float(path_mtu),
+        "congestion_window": float(congestion_window),
+    }
+
+
+def unacknowledged(descriptor: int) -> int:
+    """Bytes that were written and that the peer has not acknowledged, the FIN counting as one; 0 if unknown."""
+    try:
+        import fcntl
+
+        return int.from_bytes(fcntl.ioctl(descriptor, _SIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+    except ImportError:
+        return 0
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOTTY, errno.EBADF, errno.ENOTSOCK):
+            return 0
+        raise
