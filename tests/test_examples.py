@@ -10,9 +10,27 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
+SAYS = {
+    "clone.py": "dnoces"[::-1],
+    "custom_framer.py": "[b'one', b'', b'three']",
+    "datagrams.py": "got 21.7",
+    "echo.py": "Hello, world! came back over tcp",
+    "explain.py": "1.1.1 [127.0.0.1:4433, any, tcp]",
+    "framed_requests.py": "{'sum': 42}",
+    "secure_client.py": "refused, as it should be",
+}
+"""Part of what each prints."""
+
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_the_example_runs_to_its_end(example: Path) -> None:
     done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
+    assert SAYS[example.name] in done.stdout
+
+
+def test_there_are_examples_short_enough_to_read() -> None:
+    assert {example.name for example in EXAMPLES} == set(SAYS)
+    for example in EXAMPLES:
+        assert len(example.read_text().splitlines()) < 60, example.name

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from neatpy.group import ConnectionGroup
     from neatpy.intent import Intent
     from neatpy.message import Message, MessageContext
+    from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Candidate, Data, Flow
 
 LINGER = 10.0
@@ -264,9 +265,13 @@ class Connection:
         """
         self._check_loop()
         future = self._closed_future
-        if future is None:
+        if (
+            future is None or future.cancelled()
+        ):  # by ``wait_for``, say: that ends the waiting, not the closing
+            begun = future is not None
             future = self._closed_future = self._loop.create_future()
-            self._begin_closing()
+            if not begun or self._state is ConnectionState.CLOSED:
+                self._begin_closing()
         return future
 
     def close_group(self) -> asyncio.Future[None]:
@@ -432,9 +437,20 @@ class Connection:
             self._fire("on_ready", self)
         if attempt is None:
             flow.observer = self._path
+        if self._candidate is not None and self._candidate.properties is not self._intent.properties:
+            self._apply_changes(flow, self._candidate.properties)
         self._path.bind(flow)
         if attempt is not None:
             attempt.bind(self._path)
+
+    def _apply_changes(self, flow: Flow, before: TransportProperties) -> None:
+        """Make act what was set while the Flow was established."""
+        for name, value in self._intent.properties.explicit().items():
+            if before.get(name) != value:
+                try:
+                    flow.apply(name, value)
+                except PropertyError as error:
+                    self.flow_soft_error(error)
 
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
         if self._state is ConnectionState.CLOSED:
@@ -560,6 +576,9 @@ class Connection:
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
         if not endpoints:
             raise ValueError(f"{action} takes at least one endpoint")
+        known = (*self._intent.remotes, *self._intent.locals, self.remote_endpoint, self.local_endpoint)
+        if action.startswith("add") and all(endpoint in known for endpoint in endpoints):
+            return
         raise PropertyError(
             f"{self.stack or 'a connection that is not established'} uses one path: no {action}"
         )

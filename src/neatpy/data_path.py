@@ -68,10 +68,12 @@ class DataPath(FlowObserver):
         "_defaults",
         "_direct",
         "_draining",
+        "_expires_at",
         "_expiry",
         "_final_accepted",
         "_final_sent",
         "_immediate",
+        "_in_flight",
         "_loop",
         "_over",
         "_owner",
@@ -80,6 +82,7 @@ class DataPath(FlowObserver):
         "_queue",
         "_receive_limit",
         "_receiving",
+        "_together",
         "bytes_received",
         "bytes_sent",
         "flow",
@@ -100,8 +103,11 @@ class DataPath(FlowObserver):
         self._queue: SendQueue | None = None
         self._batches = 0
         self._expiry: asyncio.TimerHandle | None = None
+        self._expires_at = math.inf
         self._immediate = 0
         self._completed_later: list[SendFuture] | None = None
+        self._together: list[tuple[bytes, SendFuture]] | None = None
+        self._in_flight: dict[SendFuture | tuple[SendFuture, ...], None] | None = None
         self._final_accepted = self._final_sent = self._draining = False
         self._paused = self.peer_finished = False
         self._over: TransportServicesError | None = None
@@ -180,8 +186,24 @@ class DataPath(FlowObserver):
                     future.set_result(context)
                 else:
                     self._complete(future)
-            elif not flow.writable:
-                self._direct = None
+            else:
+                self._await_taking(future)
+                if not flow.writable:
+                    self._direct = None
+            return future
+        if (
+            self._together is not None
+            and context is None
+            and end_of_message
+            and not message_properties
+            and type(data) is bytes
+            and data
+        ):
+            future = SendFuture(loop=self._loop)
+            future.context = MessageContext()
+            future.size = len(data)
+            future.end_of_message = True
+            self._together.append((data, future))
             return future
         return self._send_with_care(data, context, end_of_message, message_properties)
 
@@ -189,6 +211,9 @@ class DataPath(FlowObserver):
         """Hold sends back until ``end_batch``, at the latest until the end of this turn of the loop."""
         if self._batches == 0:
             self._loop.call_soon(self._end_batches)
+            # As long as only plain Messages are sent nothing has to be sorted: they leave in one piece.
+            if self._direct is not None and self._direct.coalesces and self._defaults is None:
+                self._together = []
         self._batches += 1
         self._direct = None
 
@@ -249,6 +274,9 @@ class DataPath(FlowObserver):
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+        in_flight, self._in_flight = self._in_flight, None
+        for token in in_flight or ():
+            self.failed(token, SendError(str(error), error.reason))
         if self._queue is not None:
             for token in self._queue.clear():
                 self.failed(token, SendError(str(error), error.reason, token.context))
@@ -288,16 +316,15 @@ class DataPath(FlowObserver):
         if properties.final and end_of_message:
             self._final_accepted = True
         flow = self.flow
-        if not size and flow is not None and not flow.preserves_boundaries and not properties.final:
-            self._complete(future)  # nothing on a raw stream
-            return future
-        at_once = flow is not None and flow.writable and not self._batches and not queue
-        if at_once and flow is not None and end_of_message and not (queue and queue.blocked_by_open_message):
-            self._transmit(flow, Part(data, properties, future))
+        alone = end_of_message and not (queue is not None and queue.blocked_by_open_message)
+        if flow is not None and flow.writable and alone and not queue and not self._batches:
+            if not size and not flow.preserves_boundaries and not properties.final:
+                self._complete(future)  # nothing on a raw stream
+            else:
+                self._transmit(flow, Part(data, properties, future))
         else:
             self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, future))
-            if at_once:
-                self._flush()
+            self._flush()
         return future
 
     def _effective(
@@ -363,15 +390,20 @@ class DataPath(FlowObserver):
         if self._queue is None:
             self._queue = SendQueue()
         self._direct = None
+        if self._together is not None:
+            self._take_apart()
         self._queue.add(part, self._loop.time())
         if part.properties.msg_lifetime != math.inf:
             self._arm_expiry()
 
     def _flush(self) -> None:
         """Send what waits, as far as the Flow takes it, and find out whether sends may go straight from now on."""
-        flow, queue = self.flow, self._queue
+        flow = self.flow
         if flow is None or self._batches:
             return
+        if self._together is not None:
+            self._send_together(flow)
+        queue = self._queue
         if queue:
             while flow.writable and queue:
                 if not self._flush_some(flow, queue):
@@ -397,12 +429,44 @@ class DataPath(FlowObserver):
             while corked < _CORK_LIMIT and flow.writable and (part := queue.next()) is not None:
                 progress = True
                 corked += part.token.size
-                self._transmit(flow, part)
+                self._transmit(flow, part, corked=True)
         finally:
             flow.uncork()
+        if self._final_sent:
+            flow.finish()
         return progress
 
-    def _transmit(self, flow: Flow, part: Part) -> None:
+    def _send_together(self, flow: Flow) -> None:
+        """A batch of plain Messages, in pieces of bounded size; what the Flow does not take goes into the queue."""
+        together, self._together = self._together or [], None
+        begin = 0
+        while begin < len(together) and flow.writable:
+            end, size = begin, 0
+            while end < len(together) and size < _CORK_LIMIT:
+                size += together[end][1].size
+                end += 1
+            tokens = tuple([future for _, future in together[begin:end]])
+            try:
+                taken = flow.send_several([data for data, _ in together[begin:end]], tokens[0].context, tokens)
+            except SendError:
+                break  # one of them cannot be sent; alone each gets its own answer
+            begin = end
+            if taken:
+                for token in tokens:
+                    self._complete(token)
+            else:
+                self._await_taking(tokens)
+        if begin < len(together):
+            self._together = together[begin:]
+            self._take_apart()
+
+    def _take_apart(self) -> None:
+        """What was to leave in one piece is sorted like everything else after all."""
+        together, self._together = self._together, None
+        for data, future in together or ():
+            self._enqueue(Part(data, future.context, future))
+
+    def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> None:
         token = part.token
         try:
             taken = flow.send(part.data, part.properties, token.end_of_message, token)
@@ -411,10 +475,30 @@ class DataPath(FlowObserver):
             return
         if taken:
             self._complete(token)
+        else:
+            self._await_taking(token)
         if part.properties.final and token.end_of_message:
             self._final_sent = True
             self._direct = None
-            flow.finish()
+            if not corked:
+                flow.finish()
+
+    def _await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
+        """The Flow has this and will report; if it breaks before it does, we answer."""
+        if isinstance(token, tuple) or not token.done():
+            if self._in_flight is None:
+                self._in_flight = {}
+            self._in_flight[token] = None
+
+    def _settled(self, token: object) -> tuple[SendFuture, ...]:
+        """The sends that a token stands for; the Flow has nothing more to say of them."""
+        assert isinstance(token, SendFuture | tuple)
+        in_flight = self._in_flight
+        if in_flight:
+            in_flight.pop(token, None)
+            if not in_flight:
+                self._in_flight = None  # a dictionary that was large stays large
+        return token if isinstance(token, tuple) else (token,)
 
     def _complete(self, token: SendFuture) -> None:
         """Report Sent, now or, after many in one go, by way of the loop; always in order."""
@@ -447,9 +531,10 @@ class DataPath(FlowObserver):
     def _arm_expiry(self) -> None:
         deadline = math.inf if self._queue is None else self._queue.next_deadline()
         if self._expiry is not None:
-            if self._expiry.when() <= deadline:
+            if self._expires_at <= deadline:
                 return
             self._expiry.cancel()
+        self._expires_at = deadline  # kept here, since uvloop's handles of timers that are due cannot tell
         self._expiry = None if deadline == math.inf else self._loop.call_at(deadline, self._expire)
 
     def _expire(self) -> None:
@@ -486,7 +571,8 @@ class DataPath(FlowObserver):
         receiving = self._receiving
         if self._deaf:
             return
-        if receiving.received(data, context, end_of_message):
+        receiving.received(data, context, end_of_message)
+        if receiving.held >= self._receive_limit:
             if receiving.full and not self._paused and self.flow is not None:
                 self._paused = True
                 self.flow.pause_receiving()
@@ -494,24 +580,21 @@ class DataPath(FlowObserver):
             self._perhaps_resume()
 
     def sent(self, token: object) -> None:
-        assert isinstance(token, SendFuture)
-        self._complete(token)
+        for future in self._settled(token):
+            self._complete(future)
 
     def expired(self, token: object) -> None:
-        assert isinstance(token, SendFuture)
-        if hook.active:
-            hook.emit(hook.events.MessageExpired(self._owner, size=token.size))
-        token.fail(Expired("the Message's lifetime ended before it was sent", context=token.context))
+        for future in self._settled(token):
+            if hook.active:
+                hook.emit(hook.events.MessageExpired(self._owner, size=future.size))
+            future.fail(Expired("the Message's lifetime ended before it was sent", context=future.context))
 
     def failed(self, token: object, error: TransportServicesError) -> None:
-        assert isinstance(token, SendFuture)
-        if hook.active:
-            hook.emit(hook.events.SendFailed(self._owner, error=error))
-        if not isinstance(error, SendError):
-            error = _caused(SendError(str(error), error.reason), error)
-        if isinstance(error, SendError) and error.context is not token.context:
-            error.context = token.context
-        token.fail(error)
+        for future in self._settled(token):
+            if hook.active:
+                hook.emit(hook.events.SendFailed(self._owner, error=error))
+            told = SendError(str(error), error.reason, future.context)
+            future.fail(_caused(told, error.__cause__ if isinstance(error, SendError) else error))
 
     def writable(self) -> None:
         self._flush()
@@ -567,6 +650,6 @@ def _closed_here() -> ReceiveError:
     return ReceiveError("the connection was closed here", Reason.CONNECTION_CLOSED)
 
 
-def _caused(error: _E, cause: BaseException) -> _E:
+def _caused(error: _E, cause: BaseException | None) -> _E:
     error.__cause__ = cause
     return error

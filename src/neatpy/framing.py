@@ -222,15 +222,35 @@ class FramedFlow(LayeredFlow):
             self._pieces = None
         if len(pieces) == 1:
             data, piece_context, end_of_message = pieces[0]
-            if self._lower.send(data, piece_context or context, end_of_message, token):
-                return True
-            self._submitted += 1
-            return False
+            return self._pass_down(data, piece_context or context, end_of_message, token)
         if self.over:
             raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
         if not pieces:
             return self._accept(token)
         return self._send_several(coalesced(pieces, self._lower.preserves_boundaries), context, token)
+
+    @property
+    def coalesces(self) -> bool:
+        return self._lower.coalesces
+
+    def send_several(self, messages: Sequence[bytes], context: MessageContext, token: object) -> bool:
+        if self.over:
+            raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
+        pieces: list[Piece] = []
+        self._pieces = pieces
+        push = self._top.push
+        try:
+            for data in messages:
+                push(data, context, True)
+        except SendError:
+            raise
+        except Exception as error:
+            raise SendError(f"a framer failed: {error!r}", Reason.PROTOCOL_FAILED, context) from error
+        finally:
+            self._pieces = None
+        if not pieces:
+            return self._accept(token)
+        return self._pass_down(b"".join([data for data, _, _ in pieces]), context, True, token)
 
     def cork(self) -> None:
         self._corked = True
@@ -255,6 +275,12 @@ class FramedFlow(LayeredFlow):
             self._outbox_size += len(self._outbox[-1][0])
             if self._outbox_size > _OUTBOX_LIMIT:
                 self._lower.pause_receiving()
+
+    def _pass_down(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
+        if self._lower.send(data, context, end_of_message, token):
+            return True
+        self._submitted += 1
+        return False
 
     def _send_own(self, data: Data, context: MessageContext | None, end_of_message: bool) -> None:
         if not self._lower.send(data, context or MessageContext(), end_of_message, OWN):

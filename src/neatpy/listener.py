@@ -156,9 +156,12 @@ class Listener:
             return await acceptor
         except asyncio.CancelledError:
             if acceptor.done() and not acceptor.cancelled() and acceptor.exception() is None:
-                self._undelivered.appendleft(acceptor.result())
-                self._raise_limit_by_one()
-                self._deliver()
+                if self._stopped is not None:
+                    acceptor.result().abort()
+                else:
+                    self._undelivered.appendleft(acceptor.result())
+                    self._raise_limit_by_one()
+                    self._deliver()
             raise
 
     def __aiter__(self) -> Listener:
@@ -218,6 +221,8 @@ class Listener:
 
         Effective without being awaited; the future, the same for every call, is done at Stopped.
         """
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this listener belongs to another event loop")
         if self._stopped is None:
             self._stopped = self._loop.create_future()
             if self._task is not None:
@@ -239,6 +244,9 @@ class Listener:
                 if not acceptor.done():
                     acceptor.set_exception(self._no_more())
             self._loop.call_soon(self._report_stopped, context=self._context)
+        elif self._stopped.cancelled():  # by ``wait_for``, say
+            self._stopped = self._loop.create_future()
+            self._stopped.set_result(None)
         return self._stopped
 
     # Inside the house

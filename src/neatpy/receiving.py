@@ -97,26 +97,37 @@ class _Inbound:
 class ReceiveQueue:
     """The inbound Messages and the waiting receives of one Connection."""
 
-    __slots__ = ("_ended", "_held", "_limit", "_make_context", "_open", "_queue", "_waiters")
+    __slots__ = ("_ended", "_limit", "_make_context", "_open", "_queue", "_waiters", "held")
 
     def __init__(self, limit: int, make_context: Callable[[], MessageContext]) -> None:
         self._limit = limit
         self._make_context = make_context
-        self._held = 0
+        self.held = 0
         self._queue: deque[Message | _Inbound] | None = None
         self._open: _Inbound | None = None
         self._waiters: deque[ReceiveFuture] | None = None
         self._ended: Callable[[], BaseException] | None = None
 
+    held: int
+    """Bytes that wait, with the overhead of each Message."""
+
     @property
     def full(self) -> bool:
         """Whether enough waits that the peer should be slowed down."""
-        return self._held >= self._limit
+        return self._bytes_waiting >= self._limit
 
     @property
     def drained(self) -> bool:
         """Whether little enough waits that the peer may go on."""
-        return self._held <= self._limit // 2
+        if not self._queue or self._bytes_waiting <= self._limit // 2:
+            return True
+        # Somebody waits for more of a Message than is there: it has to come.
+        return bool(self._waiters) and not self.full
+
+    @property
+    def _bytes_waiting(self) -> int:
+        # The Message that is still arriving counts with its data only: one just below the limit comes whole.
+        return self.held if self._open is None else self.held - _OVERHEAD
 
     @property
     def partial_context(self) -> MessageContext | None:
@@ -129,50 +140,54 @@ class ReceiveQueue:
 
     # From below
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> bool:
-        """A part of a Message arrived. Returns whether anything is left waiting afterwards."""
+    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        """A part of a Message arrived."""
         waiters = self._waiters
         inbound = self._open
-        if waiters and not self._queue:
+        if not waiters:
+            if end_of_message and inbound is None and self._queue is not None:
+                self._queue.append(Message(data, context or self._make_context(), True))
+                self.held += len(data) + _OVERHEAD
+                return
+        elif not self._queue:
             # The common case: somebody waits for just this.
             waiter = waiters[0]
             if inbound is None and end_of_message and not waiter.done():
                 if len(data) <= waiter.maximum:
                     waiters.popleft()
                     waiter.set_result(Message(data, context or self._make_context(), True))
-                    return False
+                    return
             elif inbound is not None and not inbound.size and not end_of_message and not waiter.done():
                 size = len(data)
                 if 0 < waiter.minimum <= size <= waiter.maximum:
                     waiters.popleft()
                     waiter.set_result(Message(data, inbound.context, False))
-                    return False
-        return self._enqueue(data, context, end_of_message)
+                    return
+        self._enqueue(data, context, end_of_message)
 
-    def _enqueue(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> bool:
+    def _enqueue(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
         queue = self._queue
         if queue is None:
             queue = self._queue = deque()
         inbound = self._open
         if inbound is None:
-            self._held += _OVERHEAD
+            self.held += _OVERHEAD
             if end_of_message:
                 queue.append(Message(data, context or self._make_context(), True))
-                self._held += len(data)
+                self.held += len(data)
                 self._answer()
-                return bool(queue)
+                return
             inbound = self._open = _Inbound(context or self._make_context())
         if inbound.size == 0 and (not queue or queue[-1] is not inbound):
             queue.append(inbound)
         if data:
             inbound.chunks.append(data)
             inbound.size += len(data)
-            self._held += len(data)
+            self.held += len(data)
         if end_of_message:
             inbound.complete = True
             self._open = None
         self._answer()
-        return bool(self._queue)
 
     def finished(self, as_end_of_message: bool) -> None:
         """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
@@ -193,7 +208,7 @@ class ReceiveQueue:
         """Throw away what waits."""
         self._queue = None
         self._open = None
-        self._held = 0
+        self.held = 0
 
     # From above
 
@@ -211,7 +226,7 @@ class ReceiveQueue:
             head = self._queue[0]
             if type(head) is Message and len(head.data) <= self._limit:
                 self._queue.popleft()
-                self._held -= len(head.data) + _OVERHEAD
+                self.held -= len(head.data) + _OVERHEAD
                 return head
         return None
 
@@ -220,10 +235,10 @@ class ReceiveQueue:
         if self._queue is None:
             self._queue = deque()
         head = self._queue[0] if self._queue else self._open
-        self._held += len(message.data)
+        self.held += len(message.data)
         if message.end_of_message:
             self._queue.appendleft(message)
-            self._held += _OVERHEAD
+            self.held += _OVERHEAD
         elif isinstance(head, _Inbound) and head.context is message.context:
             if not self._queue:
                 self._queue.append(head)
@@ -231,7 +246,7 @@ class ReceiveQueue:
             head.size += len(message.data)
         else:  # the end of it was received by somebody else: it stays a part
             self._queue.appendleft(message)
-            self._held += _OVERHEAD
+            self.held += _OVERHEAD
         self._answer()
 
     def _answer(self) -> None:
@@ -262,13 +277,13 @@ class ReceiveQueue:
         if type(head) is Message:
             if len(head.data) <= limit or not head.end_of_message:
                 self._queue.popleft()
-                self._held -= len(head.data) + _OVERHEAD
+                self.held -= len(head.data) + _OVERHEAD
                 return head
             head = self._opened(head)
         assert isinstance(head, _Inbound)
         if head.complete and head.size <= limit:
             self._queue.popleft()
-            self._held -= head.size + _OVERHEAD
+            self.held -= head.size + _OVERHEAD
             return Message(head.take(limit), head.context, True)
         if head.size >= limit:
             return self._part(head, limit)
@@ -278,7 +293,7 @@ class ReceiveQueue:
 
     def _part(self, head: _Inbound, size: int) -> Message:
         data = head.take(size)
-        self._held -= len(data)
+        self.held -= len(data)
         if not head.size and not head.complete:
             assert self._queue
             self._queue.popleft()

@@ -21,6 +21,7 @@ from neatpy import (
     Framer,
     Listener,
     LocalEndpoint,
+    Message,
     Preconnection,
     RemoteEndpoint,
     SecurityParameters,
@@ -262,6 +263,11 @@ def plain_client(port: int, family: int = socket.AF_INET) -> PlainPeer:
         sock.close()
         raise
     return PlainPeer(sock)
+
+
+async def drained(connection: Connection) -> list[Message]:
+    """Every Message up to the end; raises as iteration does."""
+    return [message async for message in connection]
 
 
 def blocked(connection: Connection) -> list[asyncio.Future[Any]]:

@@ -41,6 +41,9 @@ LINGER_IN_ALL = 120.0
 DRAIN = 5.0
 """Seconds for which a closed Flow still reads and discards, so that a peer that was sending is not reset."""
 
+_HOLD = 3600.0
+"""Seconds after which the hold on a Flow that is not reading is renewed; any time will do."""
+
 BACKLOG = 1024
 _JOIN_LIMIT = 64 * 1024
 _FIRST_POLL, _SLOWEST_POLL = 0.001, 0.1
@@ -55,6 +58,7 @@ class StreamFlow(Flow, asyncio.Protocol):
         "_closing",
         "_corked",
         "_finishing",
+        "_holder",
         "_properties",
         "_remote_finished",
         "_stack",
@@ -82,6 +86,7 @@ class StreamFlow(Flow, asyncio.Protocol):
         self._closing: _Closing | None = None
         self._finishing = False
         self._remote_finished = False
+        self._holder: asyncio.Handle | None = None
 
     @property
     def stack(self) -> Stack:
@@ -111,6 +116,10 @@ class StreamFlow(Flow, asyncio.Protocol):
             return True
         self._await_taking(token)
         return False
+
+    @property
+    def coalesces(self) -> bool:
+        return True
 
     def cork(self) -> None:
         if self._corked is None:
@@ -144,10 +153,22 @@ class StreamFlow(Flow, asyncio.Protocol):
     def pause_receiving(self) -> None:
         if not self._remote_finished and self._closing is None:
             self._transport.pause_reading()
+            self._hold()
 
     def resume_receiving(self) -> None:
         if not self._remote_finished:
             self._transport.resume_reading()
+            self._let_go()
+
+    def _hold(self) -> None:
+        """A loop refers only to what it reads from or writes to; nobody else has to keep a reference to us."""
+        self._let_go()
+        self._holder = asyncio.get_running_loop().call_later(_HOLD, self._hold)
+
+    def _let_go(self) -> None:
+        if self._holder is not None:
+            self._holder.cancel()
+            self._holder = None
 
     # Ending
 
@@ -221,6 +242,7 @@ class StreamFlow(Flow, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._remote_finished = True
+        self._hold()
         if self._closing is not None:
             self._closing.peer_finished()
         else:
@@ -238,6 +260,7 @@ class StreamFlow(Flow, asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.writable = False
+        self._let_go()
         closing, observer = self._closing, self.observer
         self.observer = _UNBOUND
         if closing is not None:
@@ -395,9 +418,11 @@ async def _connect_socket(
 ) -> None:
     """``loop.sock_connect``, but without a turn of the loop where the kernel connects at once."""
     result = sock.connect_ex(address)
+    if result == errno.EINPROGRESS:
+        result = sock.connect_ex(address)  # on loopback it is through by now, and 0 says so
     if result == 0:
         return
-    if result not in (errno.EINPROGRESS, errno.EAGAIN):
+    if result not in (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN):
         raise OSError(result, f"{_strerror(result)} ({address[0]} port {address[1]})")
     connected: asyncio.Future[None] = loop.create_future()
     loop.add_writer(sock, _connect_done, sock, connected)

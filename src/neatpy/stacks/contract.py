@@ -205,6 +205,15 @@ class Flow(ABC):
         Raises SendError if this Message can never be sent (too large, contradicting properties); nothing was taken.
         """
 
+    @property
+    def coalesces(self) -> bool:
+        """Whether ``send_several`` is better than single sends."""
+        return False
+
+    def send_several(self, messages: Sequence[bytes], context: MessageContext, token: object) -> bool:
+        """Like ``send``, for several whole Messages with default properties and one token for all of them."""
+        return self.send(b"".join(messages), context, True, token)
+
     def cork(self) -> None:
         """Data of the following sends may be coalesced until ``uncork``; they return False meanwhile."""
 

@@ -145,6 +145,10 @@ class TlsFlow(Flow):
             return False
         return self._send(data, context, token)
 
+    @property
+    def coalesces(self) -> bool:
+        return True
+
     def cork(self) -> None:
         if self._corked is None:
             self._corked = []
