@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from neatpy.establishment.selection import Selection as Selection
     from neatpy.framer import Framer as Framer
     from neatpy.framer import MessageFramer as MessageFramer
+    from neatpy.introspection import StackDescription as StackDescription
+    from neatpy.introspection import available_stacks as available_stacks
     from neatpy.listener import Listener as Listener
     from neatpy.message import Message as Message
     from neatpy.message import MessageContext as MessageContext
@@ -63,6 +65,7 @@ _HOMES = {
     ),
     "establishment.selection": ("Selection",),
     "framer": ("Framer", "MessageFramer"),
+    "introspection": ("StackDescription", "available_stacks"),
     "listener": ("Listener",),
     "message": ("Message", "MessageContext"),
     "preconnection": ("Preconnection",),

@@ -447,7 +447,9 @@ class DataPath(FlowObserver):
                 end += 1
             tokens = tuple([future for _, future in together[begin:end]])
             try:
-                taken = flow.send_several([data for data, _ in together[begin:end]], tokens[0].context, tokens)
+                taken = flow.send_several(
+                    [data for data, _ in together[begin:end]], tokens[0].context, tokens
+                )
             except SendError:
                 break  # one of them cannot be sent; alone each gets its own answer
             begin = end

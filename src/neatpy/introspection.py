@@ -1,9 +1,10 @@
-"""What ``Connection.get_properties()`` tells (RFC 9622 section 8), read from the property and feature tables."""
+"""What ``Connection.get_properties()`` tells (RFC 9622 section 8), and what this host can do: read from the property
+and feature tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neatpy.enumerations import ConnectionState, Preference, PropertyKind
 from neatpy.properties import PROPERTIES
@@ -19,6 +20,30 @@ _FACE_EFFECTS = frozenset(
     {"conn_priority", "msg_lifetime", "msg_priority", "final", "safely_replayable", "_neatpy.receive_limit"}
 )
 """Connection and Message Properties that the face makes act on every stack."""
+
+
+class StackDescription(NamedTuple):
+    """One protocol stack of this host, as :func:`available_stacks` tells of it."""
+
+    name: str
+    available: bool
+    reason: str
+    """Why it is unavailable; empty if it is available."""
+    secure: bool
+    intrinsic: tuple[str, ...]
+    """Selection Properties whose feature it always has."""
+    optional: tuple[str, ...]
+    """Selection Properties whose feature it has on request."""
+
+
+def available_stacks() -> tuple[StackDescription, ...]:
+    """All protocol stacks, also those that are unavailable here, in the order in which they are tried when everything
+    else ties."""
+    from neatpy.stacks.registry import stacks
+
+    return tuple(
+        map(_description, sorted(stacks().values(), key=lambda stack: (stack.features.rank, stack.name)))
+    )
 
 
 def describe(connection: Connection) -> Mapping[str, Any]:
@@ -96,3 +121,16 @@ def _direction_allows(properties: TransportProperties, way: str) -> bool:
 def _belongs_here(name: str, flow: Flow | None) -> bool:
     namespace, dot, _ = name.partition(".")
     return not dot or namespace == "_neatpy" or flow is None or namespace == flow.stack.features.namespace
+
+
+def _description(stack: Stack) -> StackDescription:
+    found = stack.available()
+    provided = stack.features.selection.items()
+    return StackDescription(
+        stack.name,
+        found.available,
+        found.reason,
+        stack.features.secure,
+        tuple(name for name, provision in provided if provision is Provision.INTRINSIC),
+        tuple(name for name, provision in provided if provision is Provision.OPTIONAL),
+    )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neatpy.establishment.racing import ADDRESS_DELAY, PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
+from neatpy.establishment.memory import ADDRESS_DELAY
+from neatpy.establishment.racing import PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
 
 
 class Candidate:

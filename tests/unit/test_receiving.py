@@ -86,7 +86,9 @@ async def test_a_message_above_the_maximum_comes_in_parts(receives: Receives) ->
     assert len({id(part.context) for part in parts}) == 1
 
 
-async def test_a_message_above_the_receive_limit_comes_in_parts_without_being_asked(receives: Receives) -> None:
+async def test_a_message_above_the_receive_limit_comes_in_parts_without_being_asked(
+    receives: Receives,
+) -> None:
     waiter = receives.ask()
     receives.queue.received(b"x" * 600, None, False)
     assert not waiter.done()
@@ -190,7 +192,9 @@ async def test_many_tiny_messages_count_for_more_than_their_bytes(receives: Rece
     maxima=st.lists(st.integers(1, 60), min_size=1, max_size=5),
     minimum=st.integers(0, 20),
 )
-async def test_any_cutting_gives_back_the_same_bytes(chunks: list[bytes], maxima: list[int], minimum: int) -> None:
+async def test_any_cutting_gives_back_the_same_bytes(
+    chunks: list[bytes], maxima: list[int], minimum: int
+) -> None:
     receives = Receives(limit=200)
     got: list[Message] = []
     waiting: list[ReceiveFuture] = []

@@ -114,7 +114,9 @@ def test_a_message_that_has_left_in_part_does_not_expire(sends: Sends) -> None:
     assert sends.leaving() == [b"2"]
 
 
-def test_every_part_of_an_expired_message_is_reported_and_later_ones_are_known_as_given_up(sends: Sends) -> None:
+def test_every_part_of_an_expired_message_is_reported_and_later_ones_are_known_as_given_up(
+    sends: Sends,
+) -> None:
     context = MessageContext(msg_lifetime=1.0)
     first = sends.add(b"1", context, end_of_message=False)
     second = sends.add(b"2", context, end_of_message=False)
