@@ -506,7 +506,8 @@ class Connection:
             return
         self._state = ConnectionState.CLOSING
         self._path.drain()
-        self._linger = self._loop.call_later(LINGER, self._check_linger, self._path.undelivered)
+        if self._path.has_unsent:  # else the Flow is closing, and knows when to give up
+            self._linger = self._loop.call_later(LINGER, self._check_linger, self._path.undelivered)
 
     def _check_linger(self, before: tuple[int, int]) -> None:
         if self._state is not ConnectionState.CLOSING:

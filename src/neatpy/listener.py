@@ -50,6 +50,7 @@ class Listener:
         "_limit",
         "_loop",
         "_received_handler",
+        "_server",
         "_stopped",
         "_task",
         "_undelivered",
@@ -71,6 +72,7 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
+        self._server: Callable[[Connection], None] | None = None
         self._acceptors: deque[asyncio.Future[Connection]] = deque()
         self._undelivered: deque[Connection] = deque()
         self._limit: int | None = None
@@ -182,18 +184,29 @@ class Listener:
         The Connection is closed when its handler returns and aborted when it raises, which is reported to the loop's
         exception handler. On ``stop()`` the handlers have ``grace`` seconds to return (None: as long as they take);
         then they are cancelled. Cancelling ``serve`` stops the Listener and cancels the handlers at once. Raises
-        EstablishmentError when the Listener could not listen.
+        EstablishmentError when the Listener could not listen, RuntimeError if it is served already.
         """
         tasks: set[asyncio.Task[None]] = set()
+
+        def begin(connection: Connection) -> None:
+            task = self._loop.create_task(_handle(handler, connection))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
         await self
+        if self._server is not None:
+            raise RuntimeError("this listener is being served already")
+        self._server = begin
         try:
-            async for connection in self:
-                task = self._loop.create_task(_handle(handler, connection))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            self._deliver()
+            if self._stopped is None:
+                until_stopped: asyncio.Future[None] = self._loop.create_future()
+                self._waiters.append(until_stopped)
+                await until_stopped
             if tasks:
                 await asyncio.wait(tasks, timeout=grace)
         finally:
+            self._server = None
             self.stop()
             remaining = tuple(tasks)
             for task in remaining:
@@ -238,11 +251,11 @@ class Listener:
                 self._error = EstablishmentError(
                     "the listener was stopped before it was bound", Reason.LOCAL_ABORT
                 )
-                self._wake_waiters()
             acceptors, self._acceptors = self._acceptors, deque()
             for acceptor in acceptors:
                 if not acceptor.done():
                     acceptor.set_exception(self._no_more())
+            self._wake_waiters()
             self._loop.call_soon(self._report_stopped, context=self._context)
         elif self._stopped.cancelled():  # by ``wait_for``, say
             self._stopped = self._loop.create_future()
@@ -346,13 +359,15 @@ class Listener:
     def _deliver(self) -> None:
         while self._undelivered and self._limit != 0:
             acceptor = self._next_acceptor()
-            if acceptor is None and self._received_handler is None:
+            if acceptor is None and self._server is None and self._received_handler is None:
                 return
             connection = self._undelivered.popleft()
             if self._limit is not None:
                 self._limit -= 1
             if acceptor is not None:
                 acceptor.set_result(connection)
+            elif self._server is not None:
+                self._server(connection)
             else:
                 self._loop.call_soon(self._call_received, connection, context=self._context)
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from pki import Authority
@@ -29,8 +30,8 @@ from neatpy import Connection, SecurityParameters
 
 pytestmark = BOTH_LOOPS
 _ROOM = 16 * MIB
-_KERNEL = 8 * MIB
-"""What both sides' socket buffers may hold on loopback, at most."""
+_KERNEL = sum(int(Path(f"/proc/sys/net/ipv4/tcp_{way}mem").read_text().split()[2]) for way in ("r", "w"))
+"""What both sides' socket buffers may grow to on loopback."""
 
 
 async def test_a_peer_that_never_reads_is_not_reported_as_sent_to() -> None:
@@ -58,7 +59,8 @@ async def test_sends_that_nobody_awaits_wait_by_reference() -> None:
         data = bytes(64 * 1024)
         sent = [connection.send(data) for _ in range(4096)]
         await until_still(lambda: connection.statistics["bytes_sent"])
-        assert sum(future.done() for future in sent) * len(data) <= _KERNEL + 4 * MIB
+        done = sum(future.done() for future in sent)
+        assert done * 64 * 1024 <= _KERNEL + 4 * MIB
         assert resident() - before < _ROOM
 
 
@@ -77,7 +79,7 @@ async def test_an_application_that_never_receives_stops_its_peer() -> None:
         gc.collect()
         before = resident()
         sent = await _flood(peer, bytes(256 * 1024), 64 * MIB)
-        assert sent < 4 * MIB + 4 * _KERNEL
+        assert sent < 6 * MIB + _KERNEL
         assert connection.statistics["bytes_received"] < 6 * MIB
         assert resident() - before < _ROOM
         received = 0
@@ -107,9 +109,11 @@ async def _secure_pair(*, framed: bool = False) -> AsyncIterator[tuple[Connectio
     async with listening_on(security=security, framers=framers).listen() as listener:
         client = await going_to(port_of(listener), security=trusting, framers=framers).initiate(timeout=5)
         server = await listener.accept()
-        yield client, server
-        client.abort()
-        server.abort()
+        try:
+            yield client, server
+        finally:
+            client.abort()
+            server.abort()
 
 
 @pytest.mark.parametrize("framed", [False, True], ids=["raw", "framed"])
@@ -121,7 +125,8 @@ async def test_over_tls_an_application_that_never_receives_stops_its_peer(framed
         sent = [client.send(data) for _ in range(4096)]
         await until_still(lambda: (client.statistics["bytes_sent"], server.statistics["bytes_received"]))
         # What the application holds, two kernel buffers, and what may wait to be encrypted.
-        assert sum(future.done() for future in sent) * len(data) <= _KERNEL + 4 * MIB + 4 * MIB
+        done = sum(future.done() for future in sent)
+        assert done * 64 * 1024 <= _KERNEL + 4 * MIB + 4 * MIB
         assert server.statistics["bytes_received"] <= 6 * MIB
         assert resident() - before < 2 * _ROOM
         received = 0

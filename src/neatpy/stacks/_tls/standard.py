@@ -150,7 +150,12 @@ class StandardEngine(Engine):
     def _explained(self, error: ssl.SSLError) -> TlsFailure:
         if isinstance(error, ssl.SSLCertVerificationError):
             return distrust(self.server_name, error.verify_code, error.verify_message)
-        return explained(error.reason or str(error))
+        return explained(error.reason or _words(error))
+
+
+def _words(error: ssl.SSLError) -> str:
+    """What OpenSSL says where Python has no name for its reason: ``[SSL] tlsv1 alert ... (_ssl.c:1006)``."""
+    return str(error.strerror or error).partition("] ")[2].rpartition(" (_ssl.c")[0] or str(error)
 
 
 class StandardSettings(Settings):
