@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from asyncio import get_running_loop
 from collections.abc import Callable, Generator, Mapping
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from neatpy.message import Message, MessageContext
     from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Candidate, Data, Flow
+
+_OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
 
 LINGER = 10.0
 """Seconds without any progress after which ``close`` gives up delivering what still waits here."""
@@ -71,6 +73,7 @@ class Connection:
         "_ready",
         "_state",
         "_task",
+        "_thread",
         "_why",
         "initial_send",
         "on_clone_error",
@@ -98,6 +101,7 @@ class Connection:
     def __init__(self, intent: Intent, loop: asyncio.AbstractEventLoop) -> None:
         self._intent = intent
         self._loop = loop
+        self._thread = get_ident()
         self._context = contextvars.copy_context()
         self._state = ConnectionState.ESTABLISHING
         self._path = DataPath(self, loop, intent.properties)
@@ -171,8 +175,8 @@ class Connection:
         ``Expired`` or ``SendError`` otherwise, and never logs if nobody asks. Cancelling it drops the report, not the
         Message. Raises TypeError for data that is not bytes-like, ValueError for unknown or wrong properties.
         """
-        if get_running_loop() is not self._loop:
-            raise RuntimeError("this connection belongs to another event loop")
+        if get_ident() != self._thread:
+            raise RuntimeError(_OTHER_THREAD)
         return self._path.send(data, context, end_of_message, message_properties)
 
     def receive(
@@ -188,8 +192,8 @@ class Connection:
         broke the Connection. Cancelling it withdraws the request; no data is lost. Raises ValueError for lengths
         below 1.
         """
-        if get_running_loop() is not self._loop:
-            raise RuntimeError("this connection belongs to another event loop")
+        if get_ident() != self._thread:
+            raise RuntimeError(_OTHER_THREAD)
         if min_incomplete_length is not None or max_length is not None:
             _check_lengths(min_incomplete_length, max_length)
         return self._path.receive(min_incomplete_length, max_length)
@@ -408,8 +412,8 @@ class Connection:
     # Inside the house
 
     def _check_loop(self) -> None:
-        if get_running_loop() is not self._loop:
-            raise RuntimeError("this connection belongs to another event loop")
+        if get_ident() != self._thread:
+            raise RuntimeError(_OTHER_THREAD)
 
     @property
     def _is_over(self) -> bool:

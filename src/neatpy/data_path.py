@@ -67,6 +67,7 @@ class DataPath(FlowObserver):
         "_deaf",
         "_defaults",
         "_direct",
+        "_direction",
         "_draining",
         "_expires_at",
         "_expiry",
@@ -119,6 +120,7 @@ class DataPath(FlowObserver):
     def use_properties(self, properties: TransportProperties) -> None:
         """Message defaults and the receive limit from now on."""
         self._properties = properties
+        self._direction = properties.direction
         self._deaf = not self.can_receive
         self._receive_limit = properties.neatpy_receive_limit
         self._receiving.set_limit(self._receive_limit)
@@ -138,7 +140,7 @@ class DataPath(FlowObserver):
             self._final_accepted
             or self._draining
             or self._over
-            or self._properties.direction is Direction.UNIDIRECTIONAL_RECEIVE
+            or self._direction is Direction.UNIDIRECTIONAL_RECEIVE
         )
 
     @property
@@ -148,7 +150,7 @@ class DataPath(FlowObserver):
             self.peer_finished
             or self._draining
             or self._over
-            or self._properties.direction is Direction.UNIDIRECTIONAL_SEND
+            or self._direction is Direction.UNIDIRECTIONAL_SEND
         )
 
     def send(
@@ -349,7 +351,7 @@ class DataPath(FlowObserver):
             raise SendError(f"the connection is closed: {self._over}", self._over.reason, context)
         if self._draining:
             raise SendError("the connection is closing", Reason.CONNECTION_CLOSED, context)
-        if self._properties.direction is Direction.UNIDIRECTIONAL_RECEIVE:
+        if self._direction is Direction.UNIDIRECTIONAL_RECEIVE:
             raise SendError("the connection only receives", Reason.INVALID_CONFIGURATION, context)
         queue = self._queue
         if self._final_accepted and not (queue is not None and queue.belongs_to_open_message(context)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SWITCHED_OFF = (Preference.AVOID, Preference.PROHIBIT)
 _FACE_EFFECTS = frozenset(
-    {"conn_priority", "msg_lifetime", "msg_priority", "final", "safely_replayable", "_neatpy.receive_limit"}
+    {"msg_lifetime", "msg_priority", "final", "safely_replayable", "_neatpy.receive_limit"}
 )
 """Connection and Message Properties that the face makes act on every stack."""
 

@@ -218,8 +218,10 @@ async def test_a_port_in_use_is_an_establishment_error_that_names_it() -> None:
 
 async def test_all_stacks_bind_or_none() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as holder:
-        holder.bind((HOST, 0))
-        port = holder.getsockname()[1]
+        with socket.socket() as free:  # a number that tcp can have
+            free.bind((HOST, 0))
+            port = free.getsockname()[1]
+            holder.bind((HOST, port))
         with pytest.raises(EstablishmentError, match="udp"):
             await listening_on(anything(), port=port).listen()
         with socket.socket() as free:  # tcp has been let go

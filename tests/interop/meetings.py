@@ -36,10 +36,12 @@ def securely_to(
     return Preconnection(remote=remote, properties=stream(), security=security, framers=framers)
 
 
-def securely_on(security: SecurityParameters, *, framers: Iterable[Framer] = ()) -> Preconnection:
-    """A Listener's on 127.0.0.1 by TLS."""
+def securely_on(
+    security: SecurityParameters, *, host: str = HOST, port: int = 0, framers: Iterable[Framer] = ()
+) -> Preconnection:
+    """A Listener's on loopback by TLS."""
     return Preconnection(
-        local=LocalEndpoint(0, address=HOST), properties=stream(), security=security, framers=framers
+        local=LocalEndpoint(port, address=host), properties=stream(), security=security, framers=framers
     )
 
 

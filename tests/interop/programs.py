@@ -71,6 +71,10 @@ class Program:
         assert self._process.stdin is not None
         self._process.stdin.write(text)
 
+    def kill(self) -> None:
+        """End it at once; the kernel closes its connections."""
+        self._process.kill()
+
     def hangs_up(self) -> None:
         """Let it read the end of its input."""
         assert self._process.stdin is not None

@@ -17,7 +17,7 @@ from neatpy.framers import DelimiterFramer
 pytestmark = pytest.mark.needs_program("nginx")
 
 CONFIGURATION = """
-daemon off; master_process off; pid {directory}/pid; error_log stderr info;
+daemon off; master_process off; pid {directory}/pid; error_log stderr;
 events {{ worker_connections 64; }}
 http {{
     access_log off;
@@ -32,7 +32,8 @@ http {{
         default_type text/plain;
         location / {{ return 200 "first line\\r\\nsecond line\\r\\n"; }}
         location /who {{ return 200 "$ssl_client_verify $ssl_client_s_dn $ssl_protocol $ssl_session_reused\\r\\n"; }}
-        location /large {{ alias {directory}/large; }}
+        # Else it resets clients whose close_notify came before the end of its response, and that loses the rest.
+        location /large {{ lingering_close always; alias {directory}/large; }}
     }}
 }}
 """
@@ -56,7 +57,6 @@ async def nginx(directory: Path, port: int, identities: Identities) -> AsyncIter
     async with running(*command) as program:
         await program.listens(port)
         yield port
-        print(program.output)
 
 
 @pytest.fixture
@@ -64,7 +64,6 @@ async def port(tmp_path: Path, free_port: int, identities: Identities) -> AsyncI
     """The port of an nginx of this test's own."""
     async with nginx(tmp_path, free_port, identities) as port:
         yield port
-        print(program.output)
 
 
 def request(path: str) -> bytes:

@@ -182,7 +182,8 @@ class StreamFlow(Flow, asyncio.Protocol):
         if self._closing is None:
             self.resume_receiving()
             self._closing = _Closing(self)
-            self.finish()
+            if not self._remote_finished:  # else closing the socket says all there is to say
+                self.finish()
 
     def abort(self) -> None:
         self.observer = _UNBOUND
@@ -219,6 +220,11 @@ class StreamFlow(Flow, asyncio.Protocol):
         return transport.get_write_buffer_size() + (
             options.unacknowledged(descriptor) if descriptor >= 0 else 0
         )
+
+    def is_dead(self) -> bool:
+        """Whether the kernel has given the connection up; loops do not notice a reset after the peer's FIN."""
+        sock = self._transport.get_extra_info("socket")
+        return sock is not None and options.tcp_is_closed(sock)
 
     def read(self, name: str) -> object:
         return sys.maxsize if name in ("send_msg_max_len", "recv_msg_max_len") else None
@@ -277,7 +283,7 @@ class _Closing:
     sending, because closing it then would reset the peer and could destroy what it has not read yet.
     """
 
-    __slots__ = ("_deadline", "_flow", "_handle", "_interval", "_last", "_peer_finished", "reported")
+    __slots__ = ("_deadline", "_flow", "_handle", "_interval", "_last", "_loop", "_peer_finished", "reported")
 
     def __init__(self, flow: StreamFlow) -> None:
         self._flow = flow
@@ -285,7 +291,7 @@ class _Closing:
         self._peer_finished = flow._remote_finished
         self._interval = _FIRST_POLL
         self._last = -1
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         now = loop.time()
         self._deadline = (now + LINGER, now + LINGER_IN_ALL)
         self._handle: asyncio.Handle = loop.call_soon(self._poll)
@@ -301,13 +307,17 @@ class _Closing:
     def _poll(self) -> None:
         flow = self._flow
         outstanding = flow.backlog()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         if outstanding <= 1:  # the FIN itself may still be on its way
             self._report(None)
             if self._peer_finished:
                 self._release()
             else:
                 self._handle = loop.call_later(DRAIN, self._release)
+            return
+        if flow.is_dead():
+            self._report(broken(None))
+            flow.abort()
             return
         now = loop.time()
         if outstanding != self._last:

@@ -28,9 +28,10 @@ _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _USER_TIMEOUT_MAXIMUM = 0x7FFFFFFF
 _ECN_BITS = 0x03
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)
-_THROUGHPUT_PROFILES = frozenset({CapacityProfile.SCAVENGER, CapacityProfile.CAPACITY_SEEKING})
+_THROUGHPUT_PROFILES = (CapacityProfile.SCAVENGER, CapacityProfile.CAPACITY_SEEKING)
 
 _SIOCOUTQ = 0x5411
+_TCP_CLOSE = b"\x07"
 _SIZE = 104
 _MICROSECOND = 1e-6
 
@@ -207,6 +208,17 @@ def tcp_statistics(sock: HasOptions) -> dict[str, float]:
         "path_mtu": float(path_mtu),
         "congestion_window": float(congestion_window),
     }
+
+
+def tcp_is_closed(sock: HasOptions) -> bool:
+    """Whether the kernel holds no connection any more: it was reset or timed out. False if the kernel does not tell."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None or not sys.platform.startswith("linux"):
+        return False
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, option, 1) == _TCP_CLOSE
+    except OSError:
+        return False
 
 
 def unacknowledged(descriptor: int) -> int:

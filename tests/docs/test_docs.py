@@ -1,0 +1,252 @@
+"""What the documentation shows runs as it stands, prints what it says, and names what exists.
+
+Python blocks of a page are run in order in one namespace and on one event loop, as in ``python -m asyncio``; a text
+block right behind one is what it prints, where ``...`` stands for anything. Blocks that call ``neatpy.run`` are whole
+programs and run as such.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import doctest
+import inspect
+import io
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import neatpy
+from neatpy import Certificate, LocalEndpoint, Preconnection, RemoteEndpoint, SecurityParameters, framers, trace
+from neatpy.framers import LengthPrefixFramer
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = ("tutorial.rst", "howto.rst", "design.rst")
+BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n((?:   :.*\n)*)\n((?:(?:   .*)?\n)+)", re.MULTILINE)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A piece of Python, the line where it begins, and what it prints, if the page tells."""
+
+    line: int
+    source: str
+    output: str | None
+
+
+def blocks_of(text: str) -> Iterator[Block]:
+    """The Python blocks of a page, each with its output."""
+    found = list(BLOCK.finditer(text))
+    for place, match in enumerate(found):
+        if match[1] != "python":
+            continue
+        following = found[place + 1] if place + 1 < len(found) else None
+        shown = None
+        if following is not None and following[1] == "text" and not text[match.end() : following.start()]:
+            shown = _undented(following[3])
+        yield Block(text.count("\n", 0, match.start(3)) + 1, _undented(match[3]), shown)
+
+
+def _undented(indented: str) -> str:
+    return "".join(line[3:] or "\n" for line in indented.splitlines(keepends=True)).rstrip() + "\n"
+
+
+async def run_in(namespace: dict[str, Any], block: Block, page: str) -> str:
+    """Run a block that may await at its top level, and give what it printed."""
+    source = "\n" * (block.line - 1) + block.source
+    code = compile(source, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        result = eval(code, namespace)
+        if inspect.iscoroutine(result):
+            await asyncio.wait_for(result, 20)
+    return printed.getvalue()
+
+
+def run_program(*command: str, path: str = "") -> str:
+    """Run a whole program, and give what it printed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT / "src"))))}
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def agree(expected: str | None, printed: str) -> bool:
+    """Whether this is what the page says; a page that says nothing is content with anything."""
+    return expected is None or doctest.OutputChecker().check_output(
+        expected, "\n".join(line.rstrip() for line in printed.splitlines()) + "\n", doctest.ELLIPSIS
+    )
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_every_block_of_a_page_runs_and_prints_what_it_says(page: str) -> None:
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    before = asyncio.all_tasks()
+    for block in blocks_of((DOCS / page).read_text()):
+        if "neatpy.run(" in block.source:
+            printed = await asyncio.to_thread(run_program, "-c", block.source)
+        else:
+            printed = await run_in(namespace, block, page)
+        assert agree(block.output, printed), f"{page}:{block.line} prints\n{printed}"
+    assert asyncio.all_tasks() == before, "a page ends what it began"
+
+
+def test_pages_have_blocks() -> None:
+    for page in ("tutorial.rst", "howto.rst"):
+        assert len(list(blocks_of((DOCS / page).read_text()))) > 10
+
+
+# README and first page
+
+
+def fences(language: str) -> list[str]:
+    """The blocks of the README in this language."""
+    return [match[2] for match in FENCE.finditer((ROOT / "README.md").read_text()) if match[1] == language]
+
+
+def first_block(page: str) -> str:
+    return fences("python")[0] if page == "README.md" else next(blocks_of((DOCS / page).read_text())).source
+
+
+@pytest.mark.parametrize("page", ["README.md", "index.rst"])
+async def test_the_first_snippet_speaks_to_a_server_that_stands_in_for_example_com(
+    page: str, tmp_path: Path
+) -> None:
+    certificate = Certificate.self_signed("localhost")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(certificate.certificate_chain)
+
+    async def answer(connection: neatpy.Connection) -> None:
+        await connection.receive(min_incomplete_length=1)
+        await connection.send(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    server = Preconnection(
+        LocalEndpoint(0, address="127.0.0.1"), security=SecurityParameters(server_certificate=certificate)
+    )
+    async with server.listen() as listener:
+        serving = asyncio.create_task(listener.serve(answer))
+        source = first_block(page)
+        stand_in = f'RemoteEndpoint("localhost", {listener.local_endpoints[0].port})'
+        assert 'RemoteEndpoint("example.com", service="https")' in source
+        source = source.replace('RemoteEndpoint("example.com", service="https")', stand_in)
+        security = f"        security=neatpy.SecurityParameters(trusted_certificates={str(trusted)!r}),\n"
+        source = source.replace("        properties=", security + "        properties=", 1)
+        printed = await asyncio.to_thread(run_program, "-c", source)
+        assert "tls/tcp" in printed
+        assert "HTTP/1.0 200 OK" in printed
+        await listener.stop()
+        await serving
+
+
+async def test_the_server_of_the_readme_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    certificate = Certificate.self_signed("localhost")
+    (tmp_path / "chain.pem").write_bytes(certificate.certificate_chain)
+    (tmp_path / "key.pem").write_bytes(certificate.private_key)
+    monkeypatch.chdir(tmp_path)
+    source = fences("python")[1]
+    assert "LocalEndpoint(4433)" in source
+    block = Block(1, source.replace("LocalEndpoint(4433)", f"LocalEndpoint({free_port})"), None)
+    namespace = {name: getattr(neatpy, name) for name in neatpy.__all__}
+    namespace.update(neatpy=neatpy, LengthPrefixFramer=LengthPrefixFramer)
+    listening = asyncio.Event()
+    unsubscribe = trace.subscribe(
+        lambda event: listening.set() if isinstance(event, trace.Listening) else None
+    )
+    serving = asyncio.create_task(run_in(namespace, block, "README.md"))
+    try:
+        await asyncio.wait_for(listening.wait(), 5)
+        client = Preconnection(
+            remote=RemoteEndpoint("localhost", free_port),
+            security=SecurityParameters(trusted_certificates=certificate),
+            framers=[LengthPrefixFramer()],
+        )
+        async with client.initiate(timeout=5) as connection:
+            connection.send(b"hello")
+            assert bytes(await connection.receive()) == b"hello"
+    finally:
+        unsubscribe()
+        serving.cancel()
+        await asyncio.wait([serving])
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/evaluation.rst"])
+def test_commands_that_are_shown_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:\$ |`)make (?:\w+=\S+ )*(\w+)", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    application = pytest.importorskip("neatpy.cli.app").app
+    commands = {command.callback.__name__ for command in application.registered_commands}
+    assert set(re.findall(r"(?:\$ |`)neatpy (\w+)", text)) <= commands
+
+
+# Names and places
+
+
+def test_the_reference_has_every_public_name() -> None:
+    reference = (DOCS / "reference.rst").read_text()
+    events = [name for name, value in vars(trace).items() if isinstance(value, type) and issubclass(value, trace.Event)]
+    for prefix, names in (
+        ("neatpy", neatpy.__all__),
+        ("neatpy.framers", framers.__all__),
+        ("neatpy.trace", ["Event", "subscribe", "log_events", *events]),
+    ):
+        for name in names:
+            assert re.search(rf"\b{re.escape(prefix)}\.{name}\b", reference), f"{prefix}.{name}"
+
+
+def test_the_files_that_the_conformance_table_names_exist() -> None:
+    named = set(re.findall(r"``(tests/[\w/]+\.py)``", (DOCS / "conformance.rst").read_text()))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_the_api_that_the_conformance_table_names_exists() -> None:
+    places = {name.lower(): getattr(neatpy, name) for name in neatpy.__all__}
+    text = (DOCS / "conformance.rst").read_text()
+    for owner, name in re.findall(r"``(Preconnection|Connection|Listener|MessageContext|Message)\.(\w+)", text):
+        assert hasattr(places[owner.lower()], name) or name in _annotated(places[owner.lower()]), f"{owner}.{name}"
+
+
+def _annotated(owner: Any) -> set[str]:
+    return set(inspect.get_annotations(owner))
+
+
+# The stack in a package of its own
+
+
+def test_the_toy_package_adds_a_stack(tmp_path: Path) -> None:
+    package = DOCS / "toy_stack"
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    installed = tmp_path / f"{project['name']}-{project['version']}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    lines = ["[neatpy.stacks]"]
+    lines += [f"{name} = {module}" for name, module in project["entry-points"]["neatpy.stacks"].items()]
+    (installed / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    printed = run_program(
+        str(package / "try_mailbox.py"), path=os.pathsep.join((str(tmp_path), str(package)))
+    )
+    shown = re.search(r"try_mailbox\.py\n.*?\.\. code-block:: text\n\n((?:   .*\n)+)", _howto(), re.DOTALL)
+    assert shown is not None
+    assert agree(_undented(shown[1]), printed), printed
+
+
+def _howto() -> str:
+    return (DOCS / "howto.rst").read_text()
