@@ -204,7 +204,7 @@ async def _bind_all(
                 intent.properties,
                 intent.security,
                 binding._ports,
-                admission.admits if admission is not None else _everybody,
+                None if admission is None else admission.admits,
                 plain_allowed and stack.lower is not None,
             )
             try:
@@ -225,7 +225,3 @@ def _cannot_listen(stack: Stack, address: Address, error: OSError) -> Establishm
     why = os.strerror(error.errno) if error.errno else str(error)
     place = f"{stack.name} on {address}"
     return EstablishmentError(f"cannot listen: {why}", Reason.ESTABLISHMENT_FAILED, [Attempted(place, error)])
-
-
-def _everybody(_: str) -> bool:
-    return True

@@ -175,6 +175,7 @@ class Preconnection:
         intent = self._snapshot()
         connection = Connection(intent, loop)
         request = self._request(intent, _checked_timeout(timeout), action)
+        request.loop = loop
         if intent.framers:
             request.prepare = connection._prepare
         if hook.active:

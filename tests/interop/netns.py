@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Namespace:
     def __init__(self, name: str) -> None:
         self.name = name
         self.prefix = ("ip", "netns", "exec", name)
+        self.restore: Callable[[], None] = lambda: None
+        """Brings interfaces, addresses and routes back to how they were made: links that go down lose some."""
 
     def ip(self, *arguments: str) -> None:
         """``ip`` in this namespace. Raises AssertionError with what it complains of."""
@@ -137,17 +139,29 @@ def linked() -> Iterator[Link]:
     with namespace() as near, namespace() as far:
         for wire in NEAR_WIRES:
             near.ip("link", "add", wire, "type", "veth", "peer", "name", wire, "netns", far.name)
-            for side, wires in ((near, NEAR_WIRES), (far, FAR_WIRES)):
-                v4, v6 = wires[wire]
-                side.ip("address", "add", f"{v4}/24", "dev", wire)
-                side.ip("address", "add", f"{v6}/64", "dev", wire, "nodad")
-                side.ip("link", "set", wire, "up")
-        for address, length in zip(FAR, ("/32", "/128"), strict=True):
-            far.ip("address", "add", address + length, "dev", "lo")
-        for metric, (wire, gateways) in enumerate(FAR_WIRES.items(), 100):
-            for address, gateway in zip(FAR, gateways, strict=True):
-                near.ip("route", "add", address, "via", gateway, "dev", wire, "metric", str(metric))
+        for address in FAR:
+            far.ip("address", "replace", address, "dev", "lo")
+
+        def restore_far() -> None:
+            _set_up_wires(far, FAR_WIRES)
+
+        def restore_near() -> None:
+            _set_up_wires(near, NEAR_WIRES)
+            for metric, (wire, gateways) in enumerate(FAR_WIRES.items(), 100):
+                for address, gateway in zip(FAR, gateways, strict=True):
+                    near.ip("route", "replace", address, "via", gateway, "dev", wire, "metric", str(metric))
+
+        near.restore, far.restore = restore_near, restore_far
+        restore_far()
+        restore_near()
         yield Link(near, far)
+
+
+def _set_up_wires(side: Namespace, wires: Mapping[str, tuple[str, str]]) -> None:
+    for wire, (v4, v6) in wires.items():
+        side.ip("link", "set", wire, "up")
+        side.ip("address", "replace", f"{v4}/24", "dev", wire)
+        side.ip("address", "replace", f"{v6}/64", "dev", wire, "nodad")
 
 
 def _ip(*arguments: str) -> None:

@@ -62,7 +62,7 @@ def memory_for(request: EstablishmentRequest) -> Memory | None:
         return None
     if request.memory is not None:
         return request.memory
-    return memories.of(asyncio.get_running_loop())
+    return memories.of(request.loop or asyncio.get_running_loop())
 
 
 def require_candidates(gathered: Gathered) -> None:

@@ -9,6 +9,8 @@ from neatpy.establishment.memory import Memory
 from neatpy.establishment.policy import INITIATE, Stacks
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.establishment.attempt import Attempt
     from neatpy.establishment.paths import ListInterfaces
@@ -35,7 +37,7 @@ class EstablishmentRequest:
     """One Initiate (or one side of a Rendezvous), as it stood when the action was called.
 
     ``timeout`` is in seconds, None or infinite for no limit. ``stacks``, ``memory``, ``lookup`` and
-    ``list_interfaces`` replace this host's own: tests bring toys.
+    ``list_interfaces`` replace this host's own: tests bring toys. ``loop`` is the running one, if the caller knows it.
     """
 
     __slots__ = (
@@ -44,6 +46,7 @@ class EstablishmentRequest:
         "list_interfaces",
         "local_endpoints",
         "lookup",
+        "loop",
         "memory",
         "prepare",
         "properties",
@@ -70,6 +73,7 @@ class EstablishmentRequest:
         memory: Memory | None = None,
         lookup: Lookup | None = None,
         list_interfaces: ListInterfaces | None = None,
+        loop: AbstractEventLoop | None = None,
     ) -> None:
         self.remote_endpoints = remote_endpoints
         self.local_endpoints = local_endpoints
@@ -84,6 +88,7 @@ class EstablishmentRequest:
         self.memory = memory
         self.lookup = lookup
         self.list_interfaces = list_interfaces
+        self.loop = loop
 
     @property
     def goal(self) -> str:

@@ -45,6 +45,8 @@ _HOLD = 3600.0
 """Seconds after which the hold on a Flow that is not reading is renewed; any time will do."""
 
 BACKLOG = 1024
+_NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
+_NON_BLOCKING_STREAM = socket.SOCK_STREAM | _NON_BLOCKING
 _JOIN_LIMIT = 64 * 1024
 _FIRST_POLL, _SLOWEST_POLL = 0.001, 0.1
 _UNBOUND = FlowObserver()
@@ -59,6 +61,7 @@ class StreamFlow(Flow, asyncio.Protocol):
         "_corked",
         "_finishing",
         "_holder",
+        "_loop",
         "_properties",
         "_remote_finished",
         "_stack",
@@ -74,9 +77,11 @@ class StreamFlow(Flow, asyncio.Protocol):
         stack: Stack,
         observer: FlowObserver,
         properties: TransportProperties,
+        loop: asyncio.AbstractEventLoop,
         accepted: Callable[[StreamFlow], None] | None = None,
     ) -> None:
         self._stack = stack
+        self._loop = loop
         self.observer = observer
         self._properties = properties
         self._accepted = accepted
@@ -163,7 +168,7 @@ class StreamFlow(Flow, asyncio.Protocol):
     def _hold(self) -> None:
         """A loop refers only to what it reads from or writes to; nobody else has to keep a reference to us."""
         self._let_go()
-        self._holder = asyncio.get_running_loop().call_later(_HOLD, self._hold)
+        self._holder = self._loop.call_later(_HOLD, self._hold)
 
     def _let_go(self) -> None:
         if self._holder is not None:
@@ -283,7 +288,7 @@ class _Closing:
     sending, because closing it then would reset the peer and could destroy what it has not read yet.
     """
 
-    __slots__ = ("_deadline", "_flow", "_handle", "_interval", "_last", "_loop", "_peer_finished", "reported")
+    __slots__ = ("_deadline", "_flow", "_handle", "_interval", "_last", "_peer_finished", "reported")
 
     def __init__(self, flow: StreamFlow) -> None:
         self._flow = flow
@@ -291,7 +296,7 @@ class _Closing:
         self._peer_finished = flow._remote_finished
         self._interval = _FIRST_POLL
         self._last = -1
-        self._loop = loop = asyncio.get_running_loop()
+        loop = flow._loop
         now = loop.time()
         self._deadline = (now + LINGER, now + LINGER_IN_ALL)
         self._handle: asyncio.Handle = loop.call_soon(self._poll)
@@ -307,7 +312,7 @@ class _Closing:
     def _poll(self) -> None:
         flow = self._flow
         outstanding = flow.backlog()
-        loop = self._loop
+        loop = flow._loop
         if outstanding <= 1:  # the FIN itself may still be on its way
             self._report(None)
             if self._peer_finished:
@@ -367,9 +372,10 @@ async def connect_stream(
     """One attempt to connect. Raises OSError."""
     loop = asyncio.get_running_loop()
     remote = candidate.remote
-    sock = socket.socket(family_of(remote), socket.SOCK_STREAM, protocol)
+    sock = socket.socket(family_of(remote), _NON_BLOCKING_STREAM, protocol)
     try:
-        sock.setblocking(False)
+        if not _NON_BLOCKING:
+            sock.setblocking(False)
         options.limit_unsent(sock)
         if candidate.interface is not None:
             options.bind_to_interface(sock, candidate.interface)
@@ -380,7 +386,7 @@ async def connect_stream(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(sockaddr(candidate.local))
         await _connect_socket(loop, sock, sockaddr(remote))
-        flow = StreamFlow(stack, observer, candidate.properties)
+        flow = StreamFlow(stack, observer, candidate.properties, loop)
         await loop.create_connection(lambda: flow, sock=sock)
     except BaseException:
         sock.close()
@@ -398,7 +404,7 @@ async def listen_stream(
     sock = socket.socket(family_of(request.local), socket.SOCK_STREAM, protocol)
 
     def admit(flow: StreamFlow) -> None:
-        if not request.admits(flow.remote_address.ip):
+        if request.admits is not None and not request.admits(flow.remote_address.ip):
             flow.abort()
             return
         _restore_nagle(flow._transport.get_extra_info("socket"), properties)
@@ -415,7 +421,7 @@ async def listen_stream(
         options.apply_stream_options(sock, properties)
         sock.bind(sockaddr(request.local))
         server = await loop.create_server(
-            lambda: StreamFlow(stack, _UNBOUND, properties, admit), sock=sock, backlog=BACKLOG
+            lambda: StreamFlow(stack, _UNBOUND, properties, loop, admit), sock=sock, backlog=BACKLOG
         )
         return StreamListener(server, address_of(sock.getsockname()))
     except BaseException:

@@ -115,7 +115,7 @@ class UdpListener(StackListener):
         from neatpy.stacks._datagram import UdpFlow
 
         request = self._request
-        if not request.admits(source[0]):
+        if request.admits is not None and not request.admits(source[0]):
             return None
         local = request.local
         family = socket.AF_INET6 if local.is_ipv6 else socket.AF_INET
