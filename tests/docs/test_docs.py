@@ -25,7 +25,15 @@ from typing import Any, NamedTuple
 import pytest
 
 import neatpy
-from neatpy import Certificate, LocalEndpoint, Preconnection, RemoteEndpoint, SecurityParameters, framers, trace
+from neatpy import (
+    Certificate,
+    LocalEndpoint,
+    Preconnection,
+    RemoteEndpoint,
+    SecurityParameters,
+    framers,
+    trace,
+)
 from neatpy.framers import LengthPrefixFramer
 
 ROOT = Path(__file__).parents[2]
@@ -199,7 +207,11 @@ def test_commands_that_are_shown_exist(page: str) -> None:
 
 def test_the_reference_has_every_public_name() -> None:
     reference = (DOCS / "reference.rst").read_text()
-    events = [name for name, value in vars(trace).items() if isinstance(value, type) and issubclass(value, trace.Event)]
+    events = [
+        name
+        for name, value in vars(trace).items()
+        if isinstance(value, type) and issubclass(value, trace.Event)
+    ]
     for prefix, names in (
         ("neatpy", neatpy.__all__),
         ("neatpy.framers", framers.__all__),
@@ -218,8 +230,12 @@ def test_the_files_that_the_conformance_table_names_exist() -> None:
 def test_the_api_that_the_conformance_table_names_exists() -> None:
     places = {name.lower(): getattr(neatpy, name) for name in neatpy.__all__}
     text = (DOCS / "conformance.rst").read_text()
-    for owner, name in re.findall(r"``(Preconnection|Connection|Listener|MessageContext|Message)\.(\w+)", text):
-        assert hasattr(places[owner.lower()], name) or name in _annotated(places[owner.lower()]), f"{owner}.{name}"
+    for owner, name in re.findall(
+        r"``(Preconnection|Connection|Listener|MessageContext|Message)\.(\w+)", text
+    ):
+        assert hasattr(places[owner.lower()], name) or name in _annotated(places[owner.lower()]), (
+            f"{owner}.{name}"
+        )
 
 
 def _annotated(owner: Any) -> set[str]:

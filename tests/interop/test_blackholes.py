@@ -59,9 +59,7 @@ def network(alone: Namespace) -> Namespace:
 @contextlib.contextmanager
 def open_ports() -> Iterator[None]:
     """The port is open on the addresses that are."""
-    with socket.create_server((V4_OPEN, PORT)), socket.create_server(
-        (V6_OPEN, PORT), family=socket.AF_INET6
-    ):
+    with socket.create_server((V4_OPEN, PORT)), socket.create_server((V6_OPEN, PORT), family=socket.AF_INET6):
         yield
 
 
@@ -117,7 +115,9 @@ async def test_a_blackholed_first_address_costs_one_stagger(network: Namespace, 
     assert STAGGER * 0.95 <= result["seconds"] < STAGGER + 0.15
 
 
-@pytest.mark.parametrize("hosts", [["v6-refused.example"], [V6_REFUSED, V4_OPEN]], ids=["one name", "two endpoints"])
+@pytest.mark.parametrize(
+    "hosts", [["v6-refused.example"], [V6_REFUSED, V4_OPEN]], ids=["one name", "two endpoints"]
+)
 async def test_a_refused_first_address_costs_nothing(network: Namespace, hosts: list[str]) -> None:
     result = await network.run(initiate, hosts, 5)
     assert result["winner"] == V4_OPEN

@@ -56,7 +56,14 @@ async def test_its_server_exchanges_messages(identities: Identities, free_port: 
 async def test_its_server_takes_our_client_certificate_and_alpn(
     identities: Identities, free_port: int, version: str
 ) -> None:
-    options = ("--priority", PRIORITY[version], "--require-client-cert", "--verify-client-cert", "--alpn", "two")
+    options = (
+        "--priority",
+        PRIORITY[version],
+        "--require-client-cert",
+        "--verify-client-cert",
+        "--alpn",
+        "two",
+    )
     async with gnutls_serv(identities, free_port, *options):
         security = identities.trusting(client_certificate=identities.client, alpn=["one", "two"])
         async with connected(securely_to(free_port, security)) as connection:

@@ -72,7 +72,9 @@ async def test_its_server_takes_our_client_certificate(identities: Identities, v
 
 @pytest.mark.parametrize("presented", ["nothing", "unknown_client"])
 @versions
-async def test_its_server_refuses_a_wrong_client(identities: Identities, version: str, presented: str) -> None:
+async def test_its_server_refuses_a_wrong_client(
+    identities: Identities, version: str, presented: str
+) -> None:
     options = ("-Verify", "1", "-verify_return_error", "-CAfile", identities.file("root"))
     async with s_server(identities.file("server"), OPENSSL_VERSION[version], *options) as (_, port):
         security = identities.trusting()

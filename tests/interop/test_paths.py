@@ -144,9 +144,7 @@ async def exchange_by(name: str, interface: str, host: str) -> dict[str, Any]:
     """With a preference about an interface, or about a type of interfaces."""
     wanted = InterfaceType[interface] if interface.isupper() else interface
     return await exchange(
-        Preconnection(
-            remote=RemoteEndpoint(host, PORT), properties=preference(name, wanted), security=PLAIN
-        )
+        Preconnection(remote=RemoteEndpoint(host, PORT), properties=preference(name, wanted), security=PLAIN)
     )
 
 
@@ -182,7 +180,9 @@ async def connect_to_both_families_at(hosts: list[str]) -> dict[str, Any]:
 async def connected_far(**properties: Any) -> Connection:
     """A Connection by the left wire."""
     remote = RemoteEndpoint(FAR[0], PORT)
-    return await Preconnection(remote=remote, properties=stream(**properties), security=PLAIN).initiate(timeout=5)
+    return await Preconnection(remote=remote, properties=stream(**properties), security=PLAIN).initiate(
+        timeout=5
+    )
 
 
 async def lose_the_link(command: list[str]) -> dict[str, Any]:
@@ -236,7 +236,9 @@ async def test_the_system_chooses_the_route_by_default(echo: Link, host: str) ->
 
 
 @both_families
-@pytest.mark.parametrize(("name", "interface"), [("require", RIGHT), ("prefer", RIGHT), ("prohibit", LEFT), ("avoid", LEFT)])
+@pytest.mark.parametrize(
+    ("name", "interface"), [("require", RIGHT), ("prefer", RIGHT), ("prohibit", LEFT), ("avoid", LEFT)]
+)
 async def test_an_interface_is_chosen_by_preference(echo: Link, host: str, name: str, interface: str) -> None:
     result = await echo.near.run(exchange_by, name, interface, host)
     assert result["interfaces"] == [RIGHT]
@@ -333,10 +335,10 @@ async def test_keep_alive_probes_appear_on_an_idle_connection(echo: Link) -> Non
     assert size < 70  # headers alone
 
 
-@pytest.mark.parametrize(
-    "value", ["require", "prefer", "prohibit", "avoid", None]
-)
-async def test_temporary_addresses_are_used_as_asked(temporary: tuple[Link, str, str], value: str | None) -> None:
+@pytest.mark.parametrize("value", ["require", "prefer", "prohibit", "avoid", None])
+async def test_temporary_addresses_are_used_as_asked(
+    temporary: tuple[Link, str, str], value: str | None
+) -> None:
     link, lasting, fleeting = temporary
     chosen = await link.near.run(choose_an_address, value)
     assert chosen == (lasting if value in ("prohibit", "avoid") else fleeting)
@@ -346,7 +348,9 @@ async def test_temporary_addresses_are_used_as_asked(temporary: tuple[Link, str,
 def temporary(echo: Link) -> Iterator[tuple[Link, str, str]]:
     """A temporary address (RFC 8981) beside a lasting one on the left wire; both."""
     lasting = "fd00:1::7"
-    echo.near.execute("sysctl", "-w", *(f"net.ipv6.conf.{LEFT}.{one}" for one in ("use_tempaddr=2", "dad_transmits=0")))
+    echo.near.execute(
+        "sysctl", "-w", *(f"net.ipv6.conf.{LEFT}.{one}" for one in ("use_tempaddr=2", "dad_transmits=0"))
+    )
     echo.near.ip("address", "del", "fd00:1::1/64", "dev", LEFT)
     echo.near.ip("address", "add", f"{lasting}/64", "dev", LEFT, "nodad", "mngtmpaddr")
     try:
@@ -367,7 +371,19 @@ async def test_a_connection_times_out_when_its_link_is_lost(echo: Link, how: str
     commands = {
         "our end": ["ip", "link", "set", LEFT, "down"],
         "the other end": ["ip", "netns", "exec", echo.far.name, "ip", "link", "set", LEFT, "down"],
-        "silence": ["ip", "netns", "exec", echo.far.name, "iptables", "-A", "INPUT", "-i", LEFT, "-j", "DROP"],
+        "silence": [
+            "ip",
+            "netns",
+            "exec",
+            echo.far.name,
+            "iptables",
+            "-A",
+            "INPUT",
+            "-i",
+            LEFT,
+            "-j",
+            "DROP",
+        ],
     }
     try:
         result = await echo.near.run(lose_the_link, commands[how])

@@ -36,7 +36,9 @@ def socat_address(protocol: str, host: str, port: int) -> str:
 async def echoing_socat(protocol: str, host: str) -> AsyncIterator[tuple[Program, int]]:
     """socat that sends everything back, and its port."""
     family, bind = ("6", f"[{host}]") if ":" in host else ("4", host)
-    async with running("socat", "-d", "-d", f"{protocol}{family}-LISTEN:0,bind={bind},fork", "PIPE") as program:
+    async with running(
+        "socat", "-d", "-d", f"{protocol}{family}-LISTEN:0,bind={bind},fork", "PIPE"
+    ) as program:
         port = (await program.says(r"listening on .*:(\d+)"))[1]
         yield program, int(port)
 

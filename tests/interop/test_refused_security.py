@@ -96,7 +96,9 @@ async def test_no_common_version_is_refused(identities: Identities, ours: str, t
         assert "no protocol version that both sides allow" in str(error)
 
 
-@pytest.mark.parametrize("greeting", [b"220 mail.example ESMTP ready\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+@pytest.mark.parametrize(
+    "greeting", [b"220 mail.example ESMTP ready\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+)
 async def test_a_server_that_speaks_first_and_plainly_is_refused(
     identities: Identities, greeting: bytes
 ) -> None:

@@ -109,7 +109,7 @@ class Candidate:
 class ListenRequest:
     """Where and how a stack listens. Port 0 means any; the stack says which it got.
 
-    ``admits`` says whether an IP address passes the Listener's remote endpoint filters; None: all do. ``plain_allowed`` is for
+    ``admits`` says whether an IP address passes the remote endpoint filters; None: all do. ``plain_allowed`` is for
     opportunistic security: the stack below is eligible too, so a peer whose first bytes are not this layer's
     handshake is accepted as a Flow of the lower stack, with these bytes not lost.
     """
