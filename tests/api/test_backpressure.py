@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from pki import Authority
 
 from api.loopback import (
     BOTH_LOOPS,
@@ -27,6 +26,7 @@ from api.loopback import (
     until_still,
 )
 from neatpy import Connection, SecurityParameters
+from pki import Authority
 
 pytestmark = BOTH_LOOPS
 _ROOM = 16 * MIB

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from pki import Authority
 
 from api.loopback import (
     BOTH_LOOPS,
@@ -34,6 +33,7 @@ from neatpy import (
     SendError,
 )
 from neatpy.stacks import _stream
+from pki import Authority
 
 pytestmark = BOTH_LOOPS
 

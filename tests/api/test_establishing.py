@@ -8,7 +8,6 @@ import threading
 from typing import Any
 
 import pytest
-from pki import Authority
 
 from api.loopback import (
     BOTH_LOOPS,
@@ -37,6 +36,7 @@ from neatpy import (
     SecurityParameters,
     SendError,
 )
+from pki import Authority
 
 pytestmark = BOTH_LOOPS
 

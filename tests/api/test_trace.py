@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 import pytest
-from api.loopback import BOTH_LOOPS, HOST, pair, until
 
 import neatpy
+from api.loopback import BOTH_LOOPS, HOST, pair, until
 from neatpy import EstablishmentError, Preconnection, RemoteEndpoint, SecurityParameters, trace
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from pki import Authority
 
 NEATPY = [sys.executable, "-m", "neatpy"]

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from api.conftest import complaints, quick_collection
 
+from api.conftest import complaints, quick_collection
 from interop.identities import Identities
 from interop.netns import Link, Namespace, NotPermitted, linked, namespace
 

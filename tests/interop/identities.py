@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pki import Authority
-
 from neatpy import Certificate, SecurityParameters
+from pki import Authority
 
 NAME = "peer.example"
 """The name of every server here; endpoints dial loopback and verify this."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import Authority
 from tls_tools import PlainStack, abort_all, connect, openssl, send, serving, tls_stack, written
 
 from neatpy.certificate import Certificate
@@ -19,6 +18,7 @@ from neatpy.errors import ConnectionError, EstablishmentError, Reason
 from neatpy.security import SecurityParameters, TrustVerification
 from neatpy.stacks._tls import accepting, flow
 from neatpy.stacks.features import Provision
+from pki import Authority
 
 AUTHORITY = Authority()
 IDENTITY = AUTHORITY.issue("localhost", "127.0.0.1")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pki import Authority
 
 from neatpy.certificate import Certificate
 from neatpy.security import (
@@ -19,6 +18,7 @@ from neatpy.security import (
     SecurityProtocol,
     TrustVerification,
 )
+from pki import Authority
 
 AUTHORITY = Authority()
 IDENTITY = AUTHORITY.issue("localhost")
