@@ -246,7 +246,7 @@ class Connection:
         self._check_loop()
         properties = self._intent.properties.snapshot()
         for name, value in connection_properties.items():
-            _check_settable(name)
+            self._check_namespace(_check_settable(name))
             properties.set(name, value)
         framers = self._intent.framers if framer is None else (framer,)
         clone = Connection(self._intent.like(properties, framers), self._loop)
@@ -559,12 +559,8 @@ class Connection:
 
     def _set_own_property(self, name: str, value: object) -> str:
         canonical = _check_settable(name)
+        self._check_namespace(canonical)
         flow = self._path.flow
-        namespace, dot, _ = canonical.partition(".")
-        if dot and namespace != "_neatpy" and flow is not None and namespace != flow.stack.features.namespace:
-            raise PropertyError(
-                f"{canonical} is a property of {namespace}; this connection runs on {flow.stack.name}"
-            )
         changed = self._intent.properties.snapshot()
         try:
             changed.set(canonical, value)
@@ -577,6 +573,15 @@ class Connection:
         if hook.active:
             hook.emit(hook.events.PropertyChanged(self, name=canonical, value=value))
         return canonical
+
+    def _check_namespace(self, canonical: str) -> None:
+        """Raises PropertyError for a property of a protocol that the stack in use has not."""
+        flow = self._path.flow
+        namespace, dot, _ = canonical.partition(".")
+        if dot and namespace != "_neatpy" and flow is not None and namespace != flow.stack.features.namespace:
+            raise PropertyError(
+                f"{canonical} is a property of {namespace}; this connection runs on {flow.stack.name}"
+            )
 
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
         if not endpoints:

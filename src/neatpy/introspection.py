@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from neatpy.enumerations import ConnectionState, Preference, PropertyKind
+from neatpy.enumerations import ConnectionState, Multipath, Preference, PropertyKind
 from neatpy.properties import PROPERTIES
 from neatpy.stacks.features import Provision
 
@@ -66,7 +66,7 @@ def describe(connection: Connection) -> Mapping[str, Any]:
         if name in told:
             continue
         if declared.kind is PropertyKind.SELECTION:
-            told[name] = _selection(name, properties, flow)
+            told[name] = _selection(name, _decided(name, connection), flow)
         elif declared.read_only:
             told[name] = _read_only(name, properties, flow)
         elif _belongs_here(name, flow):
@@ -87,15 +87,35 @@ def without_effect(properties: TransportProperties, stack: Stack) -> tuple[str, 
     )
 
 
-def _selection(name: str, properties: TransportProperties, flow: Flow | None) -> object:
-    """Preferences as booleans: does the stack in use have the feature, and is it on? Others as they were set."""
-    value = properties.get(name)
-    if flow is None or not isinstance(PROPERTIES[name].default, Preference | None):
-        return value
-    if name == "multipath":
+def _decided(name: str, connection: Connection) -> object:
+    """The value as it was set, or the default that depends on the action (RFC 9622 sections 6.2.13 and 6.2.14)."""
+    value = connection._intent.properties.get(name)
+    if value is None:
+        accepted = connection._listener is not None
+        if name == "multipath":
+            return Multipath.PASSIVE if accepted else Multipath.DISABLED
+        if name == "use_temporary_local_address":
+            return Preference.AVOID if accepted else Preference.PREFER
+    return value
+
+
+def _selection(name: str, value: object, flow: Flow | None) -> object:
+    """Preferences as booleans: does the stack in use have the feature, and is it on? What the stack in use cannot do
+    at all is off, too; others are as they were set."""
+    if flow is None:
         return value
     provision = flow.stack.features.provides(name)
+    if name in _SWITCHES:
+        return value if provision is not Provision.NOT_PROVIDED else _SWITCHES[name]
+    if not isinstance(PROPERTIES[name].default, Preference | None):
+        return value
+    if name == "use_temporary_local_address" and not flow.local_address.is_ipv6:
+        return False  # IPv4 has none
     return provision is Provision.INTRINSIC or (provision is Provision.OPTIONAL and _switched_on(value))
+
+
+_SWITCHES: Mapping[str, object] = {"multipath": Multipath.DISABLED, "advertises_altaddr": False}
+"""Selection Properties that are no Preference and that a stack must have: the value that says "off"."""
 
 
 def _switched_on(value: object) -> bool:

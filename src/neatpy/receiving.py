@@ -25,6 +25,9 @@ else:
 _OVERHEAD = 256
 """Bytes that a waiting Message is taken to cost beside its data, so that many tiny ones are bounded too."""
 
+_JOIN_LIMIT = 64 * 1024
+"""Bytes up to which parts of a Message are joined when less would do too."""
+
 
 class ReceiveFuture(_MessageFuture):
     """Answers one receive. It never logs, and a Message is not lost if its waiter is cancelled at the last moment.
@@ -69,6 +72,16 @@ class _Inbound:
         self.chunks: list[bytes] = []
         self.size = 0
         self.complete = False
+
+    def piece(self, minimum: int) -> int:
+        """Bytes at the front to give to somebody who wants at least ``minimum`` (which are there): chunks are joined
+        while they are small, and a large one goes up as it is."""
+        size = 0
+        for chunk in self.chunks:
+            if size >= minimum and size + len(chunk) > _JOIN_LIMIT:
+                break
+            size += len(chunk)
+        return size
 
     def take(self, most: int) -> bytes:
         """Up to ``most`` bytes from the front."""
@@ -285,11 +298,9 @@ class ReceiveQueue:
             self._queue.popleft()
             self.held -= head.size + _OVERHEAD
             return Message(head.take(limit), head.context, True)
-        if head.size >= limit:
-            return self._part(head, limit)
-        if minimum and head.size >= minimum:
-            return self._part(head, head.size)
-        return None
+        if minimum and head.size >= min(minimum, limit):
+            return self._part(head, min(limit, head.piece(minimum)))
+        return self._part(head, limit) if head.size >= limit else None
 
     def _part(self, head: _Inbound, size: int) -> Message:
         data = head.take(size)

@@ -259,10 +259,9 @@ def test_the_toy_package_adds_a_stack(tmp_path: Path) -> None:
     printed = run_program(
         str(package / "try_mailbox.py"), path=os.pathsep.join((str(tmp_path), str(package)))
     )
-    shown = re.search(r"try_mailbox\.py\n.*?\.\. code-block:: text\n\n((?:   .*\n)+)", _howto(), re.DOTALL)
+    howto = (DOCS / "howto.rst").read_text()
+    shown = re.compile(r"^\.\. code-block:: text\n\n((?:   .*\n)+)", re.MULTILINE).search(
+        howto, howto.index(":caption: try_mailbox.py")
+    )
     assert shown is not None
     assert agree(_undented(shown[1]), printed), printed
-
-
-def _howto() -> str:
-    return (DOCS / "howto.rst").read_text()

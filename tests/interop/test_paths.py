@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from api.loopback import PLAIN, datagrams, stream, until
-from interop.netns import FAR, Link
+from interop.netns import FAR, FAR_WIRES, Link
 from interop.programs import running
 from neatpy import (
     CapacityProfile,
@@ -185,9 +185,9 @@ async def connected_far(**properties: Any) -> Connection:
     )
 
 
-async def lose_the_link(command: list[str]) -> dict[str, Any]:
-    """How a Connection with a connTimeout of half a second ends whose link goes away."""
-    connection = await connected_far(conn_timeout=0.5)
+async def lose_the_link(command: list[str], timeout: float) -> dict[str, Any]:
+    """How a Connection with this connTimeout ends whose link goes away."""
+    connection = await connected_far(conn_timeout=timeout)
     errors: list[TransportServicesError | None] = []
     connection.on_connection_error = lambda _, error: errors.append(error)
     subprocess.run(command, check=True)
@@ -224,6 +224,26 @@ async def choose_an_address(value: str | None) -> str | None:
     return local.address
 
 
+async def listen_on(interface: str, there: list[str]) -> list[str | None]:
+    """Where a Listener that is confined to an interface gets connections from a program over ``there``."""
+    preconnection = Preconnection(
+        local=LocalEndpoint(PORT + 1), properties=preference("require", interface), security=PLAIN
+    )
+    reached: list[str | None] = []
+    async with preconnection.listen() as listener:
+        for address in ("10.1.0.1", "10.2.0.1", "fd00:1::1", "fd00:2::1"):
+            target = f"TCP:[{address}]:{PORT + 1}" if ":" in address else f"TCP:{address}:{PORT + 1}"
+            knock = await asyncio.create_subprocess_exec(
+                *there, "socat", "-u", "OPEN:/dev/null", target, stderr=asyncio.subprocess.DEVNULL
+            )
+            if await knock.wait() == 0:
+                connection = await listener.accept()
+                local = connection.local_endpoint
+                reached.append(local and local.address)
+                connection.abort()
+    return reached
+
+
 # Interfaces
 
 both_families = pytest.mark.parametrize("host", FAR, ids=["v4", "v6"])
@@ -250,8 +270,12 @@ async def test_a_type_of_interface_is_required(echo: Link) -> None:
     assert result["interfaces"] == [LEFT]
     result = await echo.near.run(exchange_by, "require", "CELLULAR", FAR[0])
     assert (result["reason"], result["packets"]) == ("NO_CANDIDATES", 0)
+
+
+async def test_the_loopback_interface_is_no_path_to_elsewhere(echo: Link) -> None:
     result = await echo.near.run(exchange_by, "prohibit", "WIRED", FAR[0])
-    assert result["packets"] == 0  # but by loopback, which leads nowhere
+    assert (result["reason"], result["packets"]) == ("NO_CANDIDATES", 0)
+    assert result["seconds"] < 0.2
 
 
 async def test_an_interface_that_is_not_there_is_no_path(echo: Link) -> None:
@@ -310,12 +334,21 @@ async def test_an_address_that_icmp_rejects_costs_nothing(echo: Link) -> None:
     assert result["seconds"] < 0.2
 
 
+async def test_a_listener_that_requires_an_interface_is_reached_by_it_alone(echo: Link) -> None:
+    reached = await echo.near.run(listen_on, RIGHT, list(echo.far.prefix))
+    assert reached == ["10.2.0.1", "fd00:2::1"]
+
+
 # Packets
 
 kinds = pytest.mark.parametrize("kind", ["stream", "datagrams"])
 
 
-@both_families
+wires = pytest.mark.parametrize("host", FAR_WIRES[LEFT], ids=["v4", "v6"])
+"""Datagrams are answered from the wire's address, so that is where they must go."""
+
+
+@wires
 @kinds
 async def test_packets_carry_hop_limit_and_dscp(echo: Link, kind: str, host: str) -> None:
     result = await echo.near.run(exchange_marked, kind, host, 7, "LOW_LATENCY_INTERACTIVE")
@@ -325,7 +358,7 @@ async def test_packets_carry_hop_limit_and_dscp(echo: Link, kind: str, host: str
 
 @kinds
 async def test_packets_are_not_marked_by_default(echo: Link, kind: str) -> None:
-    result = await echo.near.run(exchange_marked, kind, FAR[0], None, None)
+    result = await echo.near.run(exchange_marked, kind, FAR_WIRES[LEFT][0], None, None)
     assert result["dscps"] == [0]
     assert result["hops"] == [64]
 
@@ -345,7 +378,7 @@ async def test_temporary_addresses_are_used_as_asked(
 
 
 @pytest.fixture
-def temporary(echo: Link) -> Iterator[tuple[Link, str, str]]:
+async def temporary(echo: Link) -> AsyncIterator[tuple[Link, str, str]]:
     """A temporary address (RFC 8981) beside a lasting one on the left wire; both."""
     lasting = "fd00:1::7"
     echo.near.execute(
@@ -354,7 +387,9 @@ def temporary(echo: Link) -> Iterator[tuple[Link, str, str]]:
     echo.near.ip("address", "del", "fd00:1::1/64", "dev", LEFT)
     echo.near.ip("address", "add", f"{lasting}/64", "dev", LEFT, "nodad", "mngtmpaddr")
     try:
-        shown = echo.near.execute("ip", "-6", "-oneline", "address", "show", "dev", LEFT, "temporary")
+        show = ("ip", "-6", "-oneline", "address", "show", "dev", LEFT, "temporary")
+        await until(lambda: "tentative" not in echo.near.execute(*show))
+        shown = echo.near.execute(*show)
         if not shown.strip():
             pytest.skip("this kernel makes no temporary addresses")
         yield echo, lasting, shown.split()[3].partition("/")[0]
@@ -386,7 +421,7 @@ async def test_a_connection_times_out_when_its_link_is_lost(echo: Link, how: str
         ],
     }
     try:
-        result = await echo.near.run(lose_the_link, commands[how])
+        result = await echo.near.run(lose_the_link, commands[how], 0.5)
         assert result["reason"] == "TIMEOUT"
         assert result["seconds"] < 2.5
     finally:

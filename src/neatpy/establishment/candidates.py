@@ -222,8 +222,13 @@ class CandidateTree:
             return _HAS_A_PATH_OF_ITS_OWN if named and not address.scope else None
         if named and named != path.interface:
             return f"its endpoint is on {named}"
-        if not path.is_loopback and (address.ip == "::1" or address.ip.startswith("127.")):
-            return "a loopback address cannot be reached there"
+        if path.is_loopback != (address.ip == "::1" or address.ip.startswith("127.")):
+            if not path.is_loopback:
+                return "a loopback address cannot be reached there"
+            from neatpy.system.interfaces import is_own
+
+            if not is_own(address.ip, address.scope):
+                return "only addresses of this host can be reached there"
         return None
 
     def _rule_out(self, target: Target, path: Path, reason: str) -> None:

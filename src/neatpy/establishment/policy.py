@@ -85,7 +85,9 @@ class StackPolicy:
             if obstacle is None:
                 ranked.append(candidate)
             else:
-                obstructed.append(RuledOut(candidate.stack.name, (obstacle,)))
+                obstructed.append(
+                    RuledOut(candidate.stack.name, (obstacle,), candidate.stack.features.secure)
+                )
         return ranked, [*obstructed, *ruled_out] if obstructed else ruled_out
 
     def _suitable(
@@ -151,7 +153,10 @@ def registered_stacks() -> Stacks:
 def no_stack_message(ruled_out: Sequence[RuledOut]) -> str:
     """One sentence for NO_CANDIDATES, followed by the reasons of every stack, one a line."""
     sentence = "no protocol stack satisfies the properties and security parameters"
-    if any(entry.reasons[0] == _INSECURE for entry in ruled_out if len(entry.reasons) == 1):
+    # Whoever set a parameter that nothing here can honour is not advised to give up security altogether.
+    if not any(entry.by_parameters for entry in ruled_out) and any(
+        entry.reasons == (_INSECURE,) for entry in ruled_out
+    ):
         sentence = (
             "only stacks without security are left, and security is on by default: "
             "SecurityParameters.disabled() allows them"

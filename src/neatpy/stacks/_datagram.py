@@ -271,7 +271,7 @@ class UdpFlow(Flow, DatagramObserver):
         self.datagrams_received += 1
         self.bytes_received += len(data)
         if self._phase is _OPEN:
-            self.observer.received(data, _context_with(ecn) if ecn else None, True)
+            self.observer.received(data, _context_with(ecn), True)
 
     def pause_receiving(self) -> None:
         self._paused = True

@@ -48,6 +48,7 @@ BACKLOG = 1024
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 _NON_BLOCKING_STREAM = socket.SOCK_STREAM | _NON_BLOCKING
 _JOIN_LIMIT = 64 * 1024
+_LARGE_READ = 64 * 1024
 _FIRST_POLL, _SLOWEST_POLL = 0.001, 0.1
 _UNBOUND = FlowObserver()
 
@@ -62,6 +63,7 @@ class StreamFlow(Flow, asyncio.Protocol):
         "_finishing",
         "_holder",
         "_loop",
+        "_paused",
         "_properties",
         "_remote_finished",
         "_stack",
@@ -89,7 +91,7 @@ class StreamFlow(Flow, asyncio.Protocol):
         self._tokens: list[object] | None = None
         self._corked: list[bytes] | None = None
         self._closing: _Closing | None = None
-        self._finishing = False
+        self._finishing = self._paused = False
         self._remote_finished = False
         self._holder: asyncio.Handle | None = None
 
@@ -157,13 +159,25 @@ class StreamFlow(Flow, asyncio.Protocol):
 
     def pause_receiving(self) -> None:
         if not self._remote_finished and self._closing is None:
+            self._paused = True
             self._transport.pause_reading()
             self._hold()
 
     def resume_receiving(self) -> None:
+        self._paused = False
         if not self._remote_finished:
             self._transport.resume_reading()
             self._let_go()
+
+    def _take_a_breath(self) -> None:
+        """uvloop reads a busy socket dozens of times before anything else runs. Whoever waits for the data should
+        have them first: memory that is used again at once is still in the caches."""
+        self._transport.pause_reading()
+        self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._paused and not self._remote_finished:
+            self._transport.resume_reading()
 
     def _hold(self) -> None:
         """A loop refers only to what it reads from or writes to; nobody else has to keep a reference to us."""
@@ -250,6 +264,8 @@ class StreamFlow(Flow, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing is None:
             self.observer.received(data, None, False)
+            if len(data) >= _LARGE_READ and not isinstance(self._loop, asyncio.BaseEventLoop):
+                self._take_a_breath()
 
     def eof_received(self) -> bool:
         self._remote_finished = True
@@ -380,6 +396,8 @@ async def connect_stream(
         if candidate.interface is not None:
             options.bind_to_interface(sock, candidate.interface)
         options.apply_stream_options(sock, candidate.properties)
+        if remote.is_ipv6 and candidate.properties.use_temporary_local_address is None:
+            options.prefer_temporary_address(sock, True)  # the default of whoever initiates
         if candidate.hop_limit is not None:
             options.set_hop_limit(sock, candidate.hop_limit)
         if candidate.local is not None:

@@ -129,7 +129,7 @@ def _choose_source(sock: socket.socket, properties: TransportProperties) -> None
     from neatpy.enumerations import Preference
 
     temporary = properties.use_temporary_local_address
-    if temporary in (Preference.REQUIRE, Preference.PREFER):
+    if temporary in (Preference.REQUIRE, Preference.PREFER, None):  # preferred by default
         options.prefer_temporary_address(sock, True)
     elif temporary in (Preference.AVOID, Preference.PROHIBIT):
         options.prefer_temporary_address(sock, False)

@@ -87,6 +87,17 @@ def routed_by(ip: str, scope: str = "") -> str | None:
         return None
 
 
+def is_own(ip: str, scope: str = "") -> bool:
+    """Whether this is an address of this host: only these can be bound to. Sends nothing and never raises."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((ip, 0, 0, scope_index(scope)) if family == socket.AF_INET6 else (ip, 0))
+    except OSError:
+        return False
+    return True
+
+
 def scope_index(scope: str) -> int:
     """The index of an IPv6 zone given by name or number; 0 for none. Raises OSError for an unknown name."""
     if not scope:
