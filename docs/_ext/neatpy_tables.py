@@ -74,9 +74,7 @@ class ConformanceTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         head = ("property", "section", "acts on")
-        rows = (
-            (f"``{row.rfc_name}``", row.section, _acts_on(row)) for row in _of_kind(self.arguments[0])
-        )
+        rows = ((f"``{row.rfc_name}``", row.section, _acts_on(row)) for row in _of_kind(self.arguments[0]))
         return self.parse_text_to_nodes(_table(head, rows, (30, 12, 58)))
 
 

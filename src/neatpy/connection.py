@@ -87,11 +87,13 @@ class Connection:
     )
 
     on_ready: Callable[[Connection], object] | None
-    on_establishment_error: Callable[[Connection, TransportServicesError], object] | None
+    on_establishment_error: Callable[[Connection, Any], object] | None
+    """Gets an EstablishmentError, or, of a clone, a CloneError; Any, so that a handler may name the one it expects."""
     on_soft_error: Callable[[Connection, TransportServicesError], object] | None
     on_path_change: Callable[[Connection], object] | None
     on_clone_error: Callable[[Connection, CloneError], object] | None
-    on_connection_error: Callable[[Connection, TransportServicesError], object] | None
+    on_connection_error: Callable[[Connection, Any], object] | None
+    """Gets a ConnectionError, or another TransportServicesError that a framer failed the Connection with."""
     on_closed: Callable[[Connection], object] | None
     on_connection_received: Callable[[Connection, Connection], object] | None
 

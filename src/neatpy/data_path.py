@@ -122,6 +122,8 @@ class DataPath(FlowObserver):
         self._properties = properties
         self._direction = properties.direction
         self._deaf = not self.can_receive
+        if self._direction is Direction.UNIDIRECTIONAL_SEND:
+            self._receiving.end(_only_sends)
         self._receive_limit = properties.neatpy_receive_limit
         self._receiving.set_limit(self._receive_limit)
         self._defaults = _message_defaults(properties)
@@ -648,6 +650,10 @@ def _size_of(data: Data) -> int:
         return memoryview(data).nbytes
     except TypeError:
         raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
+
+
+def _only_sends() -> ReceiveError:
+    return ReceiveError("the connection only sends", Reason.INVALID_CONFIGURATION)
 
 
 def _closed_here() -> ReceiveError:

@@ -44,12 +44,17 @@ class _Endpoint:
     """An IP address literal, without zone."""
     port: int | None
     service: str | None
+    """An IANA service name or a DNS SRV name."""
     interface: str | None
+    """Name of a network interface; of a link-local address, its zone."""
     protocol: str | None
     """Name of the one stack that this endpoint is for."""
     hop_limit: int | None
+    """TTL or hop limit of packets."""
     multicast_group: str | None
+    """An address literal."""
     multicast_source: str | None
+    """The one source of the group that is wanted."""
 
     def _clear(self) -> None:
         self.address = self.service = self.interface = self.protocol = None
@@ -152,6 +157,7 @@ class RemoteEndpoint(_Endpoint):
     __slots__ = ("hostname",)
 
     hostname: str | None
+    """In ASCII, as it is looked up and verified."""
 
     def __init__(
         self,

@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 _SWITCHED_OFF = (Preference.AVOID, Preference.PROHIBIT)
 _FACE_EFFECTS = frozenset(
-    {"msg_lifetime", "msg_priority", "final", "safely_replayable", "_neatpy.receive_limit"}
+    {"msg_lifetime", "msg_priority", "final", "safely_replayable", "isolate_session", "_neatpy.receive_limit"}
 )
-"""Connection and Message Properties that the face makes act on every stack."""
+"""Connection and Message Properties that establishment and the face make act on every stack."""
 
 
 class StackDescription(NamedTuple):
     """One protocol stack of this host, as :func:`available_stacks` tells of it."""
 
     name: str
+    """Such as ``tls/tcp``."""
     available: bool
+    """Whether this host can run it."""
     reason: str
     """Why it is unavailable; empty if it is available."""
     secure: bool
+    """Whether it authenticates and encrypts."""
     intrinsic: tuple[str, ...]
     """Selection Properties whose feature it always has."""
     optional: tuple[str, ...]

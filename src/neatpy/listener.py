@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from neatpy.connection import Connection
-from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
+from neatpy.errors import ConnectionError, EstablishmentError, Reason
 from neatpy.hook import hook
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Listener:
     )
 
     on_stopped: Callable[[Listener], object] | None
-    on_establishment_error: Callable[[Listener, TransportServicesError], object] | None
+    on_establishment_error: Callable[[Listener, EstablishmentError], object] | None
 
     def __init__(self, intent: Intent, loop: asyncio.AbstractEventLoop) -> None:
         self._intent = intent

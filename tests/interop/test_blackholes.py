@@ -18,7 +18,7 @@ from api.loopback import PLAIN, stream
 from interop.netns import Namespace
 from neatpy import EstablishmentError, Preconnection, RemoteEndpoint
 
-pytestmark = pytest.mark.needs_root
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_program("ip", "iptables", "ip6tables")]
 
 STAGGER = 0.25
 V6_DROPPED, V6_REFUSED, V6_UNROUTED = "fd00:f::1", "fd00:f::2", "fd00:ffff::1"

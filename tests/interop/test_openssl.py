@@ -112,7 +112,7 @@ async def test_a_server_that_ignores_alpn_is_refused(identities: Identities) -> 
 
 @versions
 async def test_its_server_resumes_our_session(identities: Identities, version: str) -> None:
-    async with s_server(identities.file("server"), OPENSSL_VERSION[version]) as (program, port):
+    async with s_server(identities.file("server"), OPENSSL_VERSION[version]) as (_, port):
         preconnection = securely_to(port, identities.trusting())
         for resumed in (False, True):
             async with connected(preconnection) as connection:

@@ -30,7 +30,7 @@ from neatpy import (
     TransportServicesError,
 )
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_program("socat")]
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_program("ip", "iptables", "socat")]
 
 PORT = 7000
 LEFT, RIGHT = "veth-left", "veth-right"
@@ -239,7 +239,7 @@ async def listen_on(interface: str, there: list[str]) -> list[str | None]:
             if await knock.wait() == 0:
                 connection = await listener.accept()
                 local = connection.local_endpoint
-                reached.append(local and local.address)
+                reached.append(local.address if local else None)
                 connection.abort()
     return reached
 
@@ -401,28 +401,21 @@ async def temporary(echo: Link) -> AsyncIterator[tuple[Link, str, str]]:
 # Links that go away (last, for they take the wires along)
 
 
-@pytest.mark.parametrize("how", ["our end", "the other end", "silence"])
+@pytest.mark.parametrize("how", ["our end", "the other end", "silence", "icmp"])
 async def test_a_connection_times_out_when_its_link_is_lost(echo: Link, how: str) -> None:
+    there = ["ip", "netns", "exec", echo.far.name]
+    block = ["iptables", "-A", "INPUT", "-i", LEFT, "-j"]
     commands = {
         "our end": ["ip", "link", "set", LEFT, "down"],
-        "the other end": ["ip", "netns", "exec", echo.far.name, "ip", "link", "set", LEFT, "down"],
-        "silence": [
-            "ip",
-            "netns",
-            "exec",
-            echo.far.name,
-            "iptables",
-            "-A",
-            "INPUT",
-            "-i",
-            LEFT,
-            "-j",
-            "DROP",
-        ],
+        "the other end": [*there, "ip", "link", "set", LEFT, "down"],
+        "silence": [*there, *block, "DROP"],
+        "icmp": [*there, *block, "REJECT", "--reject-with", "icmp-host-unreachable"],
     }
     try:
         result = await echo.near.run(lose_the_link, commands[how], 0.5)
         assert result["reason"] == "TIMEOUT"
+        assert "timed out" in result["text"]
+        assert how != "icmp" or "No route to host" in result["text"]
         assert result["seconds"] < 2.5
     finally:
         echo.far.execute("iptables", "-F")

@@ -84,13 +84,6 @@ async def test_a_refused_candidate_starts_the_next_at_once(refusing: tuple[str, 
         connection.abort()
 
 
-async def test_a_label_that_is_too_long_for_a_name_cannot_be_resolved() -> None:
-    with pytest.raises((ValueError, EstablishmentError)) as caught:
-        await going_to(80, host="a" * 64 + ".example").initiate(timeout=5)
-    if isinstance(caught.value, EstablishmentError):
-        assert caught.value.reason is Reason.RESOLUTION_FAILED
-
-
 async def test_an_unknown_service_cannot_be_resolved() -> None:
     remote = RemoteEndpoint(HOST, service="no-such-service")
     error = await refusal(Preconnection(remote=remote, properties=stream(), security=PLAIN))

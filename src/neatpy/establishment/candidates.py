@@ -156,6 +156,10 @@ class CandidateTree:
         """Every candidate, in order."""
         return [leaf for branch in self.branches() for leaf in branch.leaves]
 
+    def is_demoted(self, leaf: Candidate) -> bool:
+        """Whether a failure is remembered of this leaf's address, so that it comes behind its siblings."""
+        return self._memory is not None and self._memory.demotes(leaf_key(leaf), self._now)
+
     def host_keys(self, branch: ProtocolBranch) -> list[Key]:
         """Under which names results of the whole branch are remembered."""
         return _host_keys(self._gathered.request.remote_endpoints, branch.ranked, branch.path)
@@ -186,6 +190,7 @@ class CandidateTree:
         found: list[Candidate] = []
         for target in targets:
             if remotes is not request.remote_endpoints and all(target.endpoint is not one for one in remotes):
+                self._pass_over(target, stack.name)
                 continue
             obstacle = self._obstacle(target, branch.path)
             places = [] if obstacle else _local_places(local_endpoints, target.address, branch.path)
@@ -234,7 +239,15 @@ class CandidateTree:
     def _rule_out(self, target: Target, path: Path, reason: str) -> None:
         if reason is _HAS_A_PATH_OF_ITS_OWN:
             return
-        what = f"{target.address} on path {path}"
+        self._note(f"{target.address} on path {path}", reason)
+
+    def _pass_over(self, target: Target, stack: str) -> None:
+        """Its endpoint is for another stack, or one that is for this stack only stands in for it."""
+        own = target.endpoint.protocol
+        reason = f"its endpoint is for {own} only" if own else f"another endpoint is for {stack} only"
+        self._note(f"{target.address} with {stack}", reason)
+
+    def _note(self, what: str, reason: str) -> None:
         if all(entry.what != what for entry in self.ruled_out_addresses):
             self.ruled_out_addresses.append(RuledOut(what, (reason,)))
 

@@ -101,7 +101,7 @@ async def explain(request: EstablishmentRequest) -> Selection:
         *failures,
         *tree.ruled_out_addresses,
     ]
-    nodes = [_path_node(branch, request.goal) for branch in tree.paths if gathered.stacks]
+    nodes = [_path_node(branch, request.goal, tree) for branch in tree.paths if gathered.stacks]
     return Selection(nodes, tree.leaves(), ruled_out)
 
 
@@ -114,35 +114,47 @@ async def _resolved(gathered: Gathered) -> Resolution:
     return resolution
 
 
-def _path_node(branch: PathBranch, goal: str) -> SelectionNode:
+def _path_node(branch: PathBranch, goal: str, tree: CandidateTree) -> SelectionNode:
     reasons = [*branch.path.reasons, *_route(branch)]
-    children = [_protocol_node(protocol, goal) for protocol in branch.protocols]
+    children = [_protocol_node(protocol, goal, tree) for protocol in branch.protocols]
     return SelectionNode(branch.label, goal, str(branch.path), "any stack", reasons, children)
 
 
-def _protocol_node(branch: ProtocolBranch, goal: str) -> SelectionNode:
+def _protocol_node(branch: ProtocolBranch, goal: str, tree: CandidateTree) -> SelectionNode:
     stack = branch.ranked.stack
     reasons = list(branch.ranked.reasons)
     if branch.demoted:
-        reasons.append("it failed lately, so it comes behind its equals")
+        reasons.append(_FAILED_LATELY)
     if not stack.features.handshake:
         reasons.append(
             "it has no handshake, so it waits for the stacks before it to have failed or had their time"
         )
+    siblings = len(branch.leaves) > 1
     leaves = [
         SelectionNode(
-            leaf.label, str(leaf.remote), str(branch.path), stack.name, list(_leaf_reasons(leaf)), (), leaf
+            leaf.label,
+            str(leaf.remote),
+            str(branch.path),
+            stack.name,
+            list(_leaf_reasons(leaf, siblings and tree.is_demoted(leaf))),
+            (),
+            leaf,
         )
         for leaf in branch.leaves
     ]
     return SelectionNode(branch.label, goal, str(branch.path), stack.name, reasons, leaves)
 
 
-def _leaf_reasons(leaf: Candidate) -> Iterator[str]:
+_FAILED_LATELY = "it failed lately, so it comes behind its equals"
+
+
+def _leaf_reasons(leaf: Candidate, demoted: bool) -> Iterator[str]:
     if leaf.server_name is not None:
         yield f"an address of {leaf.server_name}"
     if leaf.local is not None:
         yield f"from {leaf.local}"
+    if demoted:
+        yield _FAILED_LATELY
 
 
 def _route(branch: PathBranch) -> Iterator[str]:

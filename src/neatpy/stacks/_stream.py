@@ -47,6 +47,10 @@ _HOLD = 3600.0
 BACKLOG = 1024
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 _NON_BLOCKING_STREAM = socket.SOCK_STREAM | _NON_BLOCKING
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
+"""What a kernel says of an established connection that timed out when it knows why the peer did not answer: by
+themselves these end no connection (RFC 9293 section 3.9.2.2)."""
+
 _JOIN_LIMIT = 64 * 1024
 _LARGE_READ = 64 * 1024
 _FIRST_POLL, _SLOWEST_POLL = 0.001, 0.1
@@ -170,7 +174,7 @@ class StreamFlow(Flow, asyncio.Protocol):
             self._let_go()
 
     def _take_a_breath(self) -> None:
-        """uvloop reads a busy socket dozens of times before anything else runs. Whoever waits for the data should
+        """Under uvloop a busy socket is read dozens of times before anything else runs. Whoever waits for data should
         have them first: memory that is used again at once is still in the caches."""
         self._transport.pause_reading()
         self._loop.call_soon(self._read_on)
@@ -515,6 +519,8 @@ def broken(error: BaseException | None) -> TransportServicesError:
         return error
     if isinstance(error, OSError) and error.errno == errno.ETIMEDOUT:
         reason, text = Reason.TIMEOUT, "the connection timed out"
+    elif isinstance(error, OSError) and error.errno in _UNREACHABLE:
+        reason, text = Reason.TIMEOUT, f"the connection timed out: {error.strerror}"
     elif error is None or isinstance(error, ConnectionResetError | BrokenPipeError):
         reason, text = Reason.CONNECTION_ABORTED, "the peer aborted the connection"
     else:

@@ -100,8 +100,16 @@ def set_keep_alive(sock: socket.socket, enabled: bool) -> None:
 
 def set_keep_alive_timeout(sock: socket.socket, seconds: float) -> None:
     """How long a TCP connection is idle before it is probed, rounded up to whole seconds (at most 32767)."""
-    option = socket.TCP_KEEPIDLE if hasattr(socket, "TCP_KEEPIDLE") else 0x10  # TCP_KEEPALIVE of the BSDs
-    sock.setsockopt(socket.IPPROTO_TCP, option, min(32767, max(1, math.ceil(seconds))))
+    sock.setsockopt(socket.IPPROTO_TCP, _keep_alive_option(), min(32767, max(1, math.ceil(seconds))))
+
+
+def _usual_keep_alive_timeout(family: int) -> float:
+    with socket.socket(family, socket.SOCK_STREAM) as new:
+        return new.getsockopt(socket.IPPROTO_TCP, _keep_alive_option())
+
+
+def _keep_alive_option() -> int:
+    return socket.TCP_KEEPIDLE if hasattr(socket, "TCP_KEEPIDLE") else 0x10  # TCP_KEEPALIVE of the BSDs
 
 
 def limit_unsent(sock: socket.socket) -> None:
@@ -129,13 +137,16 @@ def _capacity_profile(sock: socket.socket, value: Any, _: TransportProperties) -
     set_no_delay(sock, wants_small_packets_at_once(value))
 
 
-def _keep_alive(sock: socket.socket, value: Any, _: TransportProperties) -> None:
-    set_keep_alive(sock, value in (Preference.REQUIRE, Preference.PREFER))
+def _keep_alive(sock: socket.socket, _: Any, properties: TransportProperties) -> None:
+    """Probing was asked for, or a time after which to probe was given and nothing said against it."""
+    wanted = properties.keep_alive
+    timed = wanted is Preference.NO_PREFERENCE and properties.keep_alive_timeout is not None
+    set_keep_alive(sock, timed or wanted in (Preference.REQUIRE, Preference.PREFER))
 
 
-def _keep_alive_timeout(sock: socket.socket, value: Any, _: TransportProperties) -> None:
-    if value is not None:
-        set_keep_alive_timeout(sock, value)
+def _keep_alive_timeout(sock: socket.socket, value: Any, properties: TransportProperties) -> None:
+    set_keep_alive_timeout(sock, _usual_keep_alive_timeout(sock.family) if value is None else value)
+    _keep_alive(sock, value, properties)
 
 
 def _user_timeout(sock: socket.socket, _: Any, properties: TransportProperties) -> None:

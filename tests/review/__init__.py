@@ -1,0 +1,1 @@
+"""Tests of what a reading of the API against its documents brought up."""

@@ -1,0 +1,146 @@
+"""What a Connection, an error and ``explain()`` tell is what holds (API.md and SEMANTICS.md, sentence by sentence)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api.loopback import HOST, PLAIN
+from neatpy import (
+    Connection,
+    Direction,
+    EstablishmentError,
+    Listener,
+    LocalEndpoint,
+    Multipath,
+    Preconnection,
+    Preference,
+    PropertyError,
+    Reason,
+    ReceiveError,
+    RemoteEndpoint,
+    SecurityParameters,
+    TransportProperties,
+)
+
+_KEEP_ALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    either = TransportProperties(
+        reliability="no preference", preserve_order="no preference", congestion_control="no preference"
+    ).set("safely_replayable", True)
+    local = LocalEndpoint(address=HOST)
+    async with Preconnection(local, properties=either, security=PLAIN).listen() as listening:
+        yield listening
+
+
+async def connect(listener: Listener, properties: TransportProperties | None = None) -> Connection:
+    port = listener.local_endpoints[0].port
+    return await Preconnection(
+        remote=RemoteEndpoint(HOST, port), properties=properties, security=PLAIN
+    ).initiate(5)
+
+
+async def test_a_connection_that_only_sends_answers_a_receive_with_an_error(listener: Listener) -> None:
+    connection = await connect(listener, TransportProperties(direction=Direction.UNIDIRECTIONAL_SEND))
+    with pytest.raises(ReceiveError, match="only sends") as caught:
+        await connection.receive()
+    assert caught.value.reason is Reason.INVALID_CONFIGURATION
+    connection.abort()
+
+
+async def test_a_clone_takes_no_property_of_another_protocol(listener: Listener) -> None:
+    connection = await connect(listener, TransportProperties.unreliable_datagram())
+    assert connection.stack == "udp"
+    with pytest.raises(PropertyError, match="property of tcp"):
+        connection.clone(tcp_user_timeout_value=3)
+    connection.abort()
+
+
+async def test_defaults_that_depend_on_the_action_are_told_once_it_is_decided(listener: Listener) -> None:
+    properties = TransportProperties()
+    assert (properties.multipath, properties.use_temporary_local_address) == (None, None)
+    establishing = Preconnection(
+        remote=RemoteEndpoint(HOST, listener.local_endpoints[0].port), security=PLAIN
+    ).initiate()
+    told = establishing.get_properties()
+    assert told["multipath"] is Multipath.DISABLED
+    assert told["use_temporary_local_address"] is Preference.PREFER
+    connection = await establishing
+    assert connection.get_properties()["use_temporary_local_address"] is False  # IPv4 has none
+    connection.abort()
+
+
+async def test_multipath_reads_as_disabled_where_the_stack_has_none(listener: Listener) -> None:
+    wished = TransportProperties(multipath=Multipath.ACTIVE, advertises_altaddr=True)
+    connection = await connect(listener, wished)
+    told = connection.get_properties()
+    assert (told["multipath"], told["advertises_altaddr"]) == (Multipath.DISABLED, False)
+    connection.abort()
+
+
+@pytest.mark.parametrize(("wish", "probing"), [(None, 1), ("avoid", 0), ("prohibit", 0), ("prefer", 1)])
+async def test_a_keep_alive_timeout_makes_the_connection_probe_unless_keep_alive_says_no(
+    listener: Listener, wish: str | None, probing: int
+) -> None:
+    properties = TransportProperties(keep_alive_timeout=33)
+    if wish is not None:
+        properties.set("keep_alive", wish)
+    connection = await connect(listener, properties)
+    assert tcp_socket(connection).getsockopt(*_KEEP_ALIVE) == probing
+    assert tcp_socket(connection).getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 33
+    connection.abort()
+
+
+async def test_a_keep_alive_timeout_can_be_taken_back(listener: Listener) -> None:
+    connection = await connect(listener)
+    usual = tcp_socket(connection).getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+    connection.set_property("keepAliveTimeout", 33)
+    assert tcp_socket(connection).getsockopt(*_KEEP_ALIVE) == 1
+    connection.set_property("keepAliveTimeout", None)
+    assert tcp_socket(connection).getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == usual
+    assert tcp_socket(connection).getsockopt(*_KEEP_ALIVE) == 0
+    connection.abort()
+
+
+def tcp_socket(connection: Connection) -> socket.socket:
+    found: socket.socket = connection._path.flow._transport.get_extra_info("socket")  # type: ignore[union-attr]
+    return found
+
+
+async def test_a_security_parameter_that_nothing_can_honour_is_no_advice_to_give_up_security() -> None:
+    impossible = SecurityParameters(signature_algorithm="mldsa44")
+    with pytest.raises(EstablishmentError) as caught:
+        await Preconnection(remote=RemoteEndpoint(HOST, 9), security=impossible).initiate()
+    assert caught.value.reason is Reason.NO_CANDIDATES
+    assert "signature_algorithm" in str(caught.value)
+    assert "disabled()" not in str(caught.value)
+
+
+async def test_an_endpoint_for_a_stack_that_is_no_candidate_is_told_of(refused_port: int) -> None:
+    remotes = RemoteEndpoint(HOST, refused_port, protocol="quic"), RemoteEndpoint(HOST, 9)
+    selection = await Preconnection(remote=remotes, security=PLAIN).explain()
+    assert f"{HOST}:{refused_port} with tcp\n      its endpoint is for quic only" in str(selection)
+    with pytest.raises(EstablishmentError, match="its endpoint is for quic only"):
+        await Preconnection(remote=remotes[0], security=PLAIN).initiate()
+
+
+async def test_an_endpoint_that_a_scoped_one_replaces_is_told_of() -> None:
+    remotes = RemoteEndpoint(HOST, 10, protocol="tcp"), RemoteEndpoint(HOST, 9)
+    selection = await Preconnection(remote=remotes, security=PLAIN).explain()
+    assert [str(leaf.remote) for leaf in selection.candidates] == [f"{HOST}:10"]
+    assert f"{HOST}:9 with tcp\n      another endpoint is for tcp only" in str(selection)
+
+
+async def test_an_address_that_failed_lately_is_told_to_come_later(refused_port: int) -> None:
+    failing = RemoteEndpoint(HOST, refused_port)
+    with pytest.raises(EstablishmentError):
+        await Preconnection(remote=failing, security=PLAIN).initiate()
+    selection = await Preconnection(remote=[failing, RemoteEndpoint(HOST, 9)], security=PLAIN).explain()
+    first, second = selection.tree[0].children[0].children
+    assert (first.endpoint, first.reasons) == (f"{HOST}:9", ())
+    assert second.reasons == ("it failed lately, so it comes behind its equals",)
