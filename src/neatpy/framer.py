@@ -76,6 +76,13 @@ class Framer(ABC):
         Only asked between Messages, and only if no more derived class defines ``handle_received_data``."""
         return None
 
+    def whole_frame(self, handle: MessageFramer, data: bytes, context: MessageContext) -> bytes | None:
+        """The same for sending: all that a whole Message becomes, or None, upon which ``new_sent_message`` is called
+        as ever. Raises SendError like it.
+
+        Only asked if no more derived class defines ``new_sent_message``."""
+        return None
+
     def message_limit(self, below: int) -> int:
         """The largest Message (bytes) that can be framed where at most ``below`` bytes fit into one Message of the
         layer below."""
@@ -170,7 +177,7 @@ class MessageFramer:
         self._above: MessageFramer | None = None
         self._below: MessageFramer | None = None
         self._started = self._ready = self._stopped = self._closed = self._passthrough = False
-        self._next_frame = _shortcut_of(framer)
+        self._next_frame = shortcut_of(framer, "next_frame", "handle_received_data")
         # What arrived from below.
         self._buffer = Buffer()
         self._context: MessageContext | None = None
@@ -510,12 +517,13 @@ class MessageFramer:
         return type(self._framer).__name__
 
 
-def _shortcut_of(framer: Framer) -> Callable[[bytes, int], Frame | None] | None:
-    """``next_frame``, unless a more derived class has a say in what is received."""
+def shortcut_of(framer: Framer, shortcut: str, method: str) -> Callable[..., Any] | None:
+    """A shortcut of this framer, unless it has none or a more derived class defines the method that it shortens."""
     for kind in type(framer).__mro__:
-        if "next_frame" in vars(kind):
-            return None if kind is Framer else framer.next_frame
-        if "handle_received_data" in vars(kind):
+        if shortcut in vars(kind):
+            found: Callable[..., Any] | None = None if kind is Framer else getattr(framer, shortcut)
+            return found
+        if method in vars(kind):
             return None
     return None
 

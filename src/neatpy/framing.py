@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, SendError, TransportServicesError
-from neatpy.framer import Framer, MessageFramer
+from neatpy.framer import Framer, MessageFramer, shortcut_of
 from neatpy.framing_layer import OWN, Below, LayeredFlow, Piece, Several, coalesced
 from neatpy.message import MessageContext
 from neatpy.stacks.contract import Flow, FlowObserver
@@ -85,6 +85,7 @@ class FramedFlow(LayeredFlow):
         "_taken",
         "_top",
         "_when_started",
+        "_whole_frame",
         "below",
         "blocked",
         "over",
@@ -111,6 +112,7 @@ class FramedFlow(LayeredFlow):
             self._top = MessageFramer(self, framer)
             handle._above, self._top._below = self._top, handle
             handle = self._top
+        self._whole_frame = shortcut_of(framers[0], "whole_frame", "new_sent_message")
         self.blocked = self.over = False
         self._started = self._starting = False
         self._when_started: Callable[[EstablishmentError | None], None] | None = None
@@ -213,13 +215,19 @@ class FramedFlow(LayeredFlow):
         pieces: list[Piece] = []
         self._pieces = pieces
         try:
-            self._top.push(data, context, end_of_message)
+            framed = None
+            if self._whole_frame is not None and end_of_message and type(data) is bytes and self._is_plain:
+                framed = self._whole_frame(self._top, data, context)
+            if framed is None:
+                self._top.push(data, context, end_of_message)
         except SendError:
             raise
         except Exception as error:
             raise SendError(f"a framer failed: {error!r}", Reason.PROTOCOL_FAILED, context) from error
         finally:
             self._pieces = None
+        if framed is not None:
+            return self._pass_down(framed, context, True, token)
         if len(pieces) == 1:
             data, piece_context, end_of_message = pieces[0]
             return self._pass_down(data, piece_context or context, end_of_message, token)
@@ -228,6 +236,11 @@ class FramedFlow(LayeredFlow):
         if not pieces:
             return self._accept(token)
         return self._send_several(coalesced(pieces, self._lower.preserves_boundaries), context, token)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether there is but one framer, and it frames."""
+        return self._top is self._bottom and not self._top._passthrough
 
     @property
     def coalesces(self) -> bool:
@@ -239,9 +252,14 @@ class FramedFlow(LayeredFlow):
         pieces: list[Piece] = []
         self._pieces = pieces
         push = self._top.push
+        whole_frame = self._whole_frame if self._is_plain else None
         try:
             for data in messages:
-                push(data, context, True)
+                framed = None if whole_frame is None else whole_frame(self._top, data, context)
+                if framed is None:
+                    push(data, context, True)
+                else:
+                    pieces.append((framed, None, True))
         except SendError:
             raise
         except Exception as error:

@@ -11,6 +11,7 @@ import pytest
 import neatpy
 from api.loopback import BOTH_LOOPS, HOST, pair, until
 from neatpy import EstablishmentError, Preconnection, RemoteEndpoint, SecurityParameters, trace
+from neatpy.hook import hook
 
 
 def names(events: list[trace.Event], subject: object) -> list[str]:
@@ -100,7 +101,7 @@ def test_a_listener_outside_of_a_loop_is_reported_to_the_log(caplog: pytest.LogC
         raise ZeroDivisionError
 
     unsubscribe = trace.subscribe(bad)
-    trace.hook.emit(trace.Closed(None))
+    hook.emit(trace.Closed(None))
     unsubscribe()
     assert "ZeroDivisionError" in caplog.text
 

@@ -75,6 +75,12 @@ class HeaderFramer(Framer):
             handle.send(header, context, False)
             handle.send(data, context)
 
+    def whole_frame(self, handle: MessageFramer, data: bytes, context: MessageContext) -> bytes | None:
+        length = len(data)
+        if handle.state is not None or length > JOIN_LIMIT or length > self.max_length:
+            return None
+        return self.make_header(length, context) + data
+
     def handle_received_data(self, connection: Connection, handle: MessageFramer) -> None:
         size = self.header_size
         header, _, _ = handle.parse(size, size)

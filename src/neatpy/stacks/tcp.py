@@ -35,7 +35,7 @@ class TcpStack(Stack):
         },
         effects={
             "conn_timeout": "the kernel's user timeout (TCP_USER_TIMEOUT)",
-            "keep_alive_timeout": "idle time before the first keep-alive probe, in whole seconds; probes unless keep_alive says no",
+            "keep_alive_timeout": "idle seconds before the first probe; asks for probes unless keep_alive says no",
             "conn_capacity_profile": "DSCP of all packets, and whether small packets wait (Nagle's algorithm)",
             "max_send_rate": "the kernel paces what it sends",
             "tcp.user_timeout_value": "the local half of RFC 5482; Linux cannot send the option",
