@@ -173,6 +173,8 @@ async def _wanted(intent: Intent) -> list[_Wanted]:
 
 
 def _places(endpoint: LocalEndpoint | None, interface: str | None) -> list[_Wanted]:
+    if endpoint is not None and endpoint.multicast_group is not None:
+        raise EstablishmentError("no stack on this host offers multicast", Reason.NO_CANDIDATES)
     port = 0 if endpoint is None else port_of(endpoint)
     stack = None if endpoint is None else endpoint.protocol
     if endpoint is not None and endpoint.address is not None:

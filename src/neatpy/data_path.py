@@ -620,7 +620,10 @@ class DataPath(FlowObserver):
         flow = self.flow
         self.peer_finished = True
         if self._over is None:
-            self._receiving.finished(as_end_of_message=flow is not None and not flow.preserves_boundaries)
+            one_message = flow is not None and not flow.preserves_boundaries
+            if one_message and self._receiving.partial_context is not None:
+                self.messages_received += 1
+            self._receiving.finished(as_end_of_message=one_message)
 
     def closed(self, error: TransportServicesError | None) -> None:
         self._owner.flow_closed(error)

@@ -236,7 +236,7 @@ class LocalEndpoint(_Endpoint):
     def with_stun_server(
         self, address: str, port: int, credentials: tuple[str, str] | None = None
     ) -> LocalEndpoint:
-        """Learn server-reflexive addresses from this server; ``credentials`` are (user, password)."""
+        """For Rendezvous: learn server-reflexive addresses from this server; ``credentials`` are (user, password)."""
         _check_type("a STUN server's address", address, str)
         if _literal(address) is None:
             address = _checked_hostname(address)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Flow, Stack
 
-_SWITCHED_OFF = (Preference.AVOID, Preference.PROHIBIT)
 _FACE_EFFECTS = frozenset(
     {"msg_lifetime", "msg_priority", "final", "safely_replayable", "isolate_session", "_neatpy.receive_limit"}
 )

@@ -364,3 +364,11 @@ async def test_a_thousand_messages_in_one_segment_all_come() -> None:
 async def _no_more(connection: Connection) -> None:
     with pytest.raises(ConnectionError):
         await drained(connection)
+
+
+async def test_a_whole_stream_counts_as_one_message() -> None:
+    async with pair() as (client, server):
+        await client.send(b"all there is", final=True)
+        assert bytes(await server.receive()) == b"all there is"
+        assert server.statistics["messages_received"] == 1
+        assert server.statistics["bytes_received"] == 12

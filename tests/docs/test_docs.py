@@ -202,6 +202,14 @@ def test_commands_that_are_shown_exist(page: str) -> None:
     assert set(re.findall(r"(?:\$ |`)neatpy (\w+)", text)) <= commands
 
 
+async def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    command = ("-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "doctrees"))
+    await asyncio.to_thread(run_program, *command, str(DOCS), str(tmp_path / "html"))
+    assert "preserve_msg_boundaries" in (tmp_path / "html" / "properties.html").read_text()
+
+
 # Names and places
 
 

@@ -144,3 +144,15 @@ async def test_an_address_that_failed_lately_is_told_to_come_later(refused_port:
     first, second = selection.tree[0].children[0].children
     assert (first.endpoint, first.reasons) == (f"{HOST}:9", ())
     assert second.reasons == ("it failed lately, so it comes behind its equals",)
+
+
+async def test_a_multicast_group_is_not_taken_for_unicast() -> None:
+    datagrams = TransportProperties.unreliable_datagram()
+    to = RemoteEndpoint(port=9).with_multicast_group_ip("239.1.2.3")
+    with pytest.raises(EstablishmentError, match="multicast") as caught:
+        await Preconnection(remote=to, properties=datagrams, security=PLAIN).initiate()
+    assert caught.value.reason is Reason.NO_CANDIDATES
+    at = LocalEndpoint(0).with_any_source_multicast_group_ip("239.1.2.3")
+    with pytest.raises(EstablishmentError, match="multicast") as caught:
+        await Preconnection(at, properties=datagrams, security=PLAIN).listen()
+    assert caught.value.reason is Reason.NO_CANDIDATES

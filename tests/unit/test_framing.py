@@ -830,3 +830,41 @@ def test_everything_else_is_the_business_of_the_flow_below() -> None:
     assert lower.calls == ["finish", "resume"]
     with pytest.raises(ValueError, match="at least one framer"):
         FramedFlow(lower, [], CONNECTION)
+
+
+class Shouting(LengthPrefixFramer):
+    """Has a say in what is sent, so that the shortcut of its base may not be taken."""
+
+    __slots__ = ()
+
+    def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+        super().new_sent_message(connection, handle, bytes(data).upper(), context, end)
+
+
+@given(data=st.binary(max_size=300))
+def test_the_shortcut_for_sending_makes_the_same_bytes(data: bytes) -> None:
+    for framer in (LengthPrefixFramer(), LengthPrefixFramer(2, "little"), TypeLengthValueFramer()):
+        quick_lower, quick, _ = framed(framer)
+        slow_lower, slow, _ = framed(framer)
+        assert quick._whole_frame is not None
+        slow._whole_frame = None
+        assert quick.send(data, MessageContext(), True, 1)
+        assert slow.send(data, MessageContext(), True, 1)
+        assert quick_lower.sent == slow_lower.sent
+        together_lower, together, _ = framed(framer)
+        assert together.send_several([data, data], MessageContext(), 1)
+        assert together_lower.sent == slow_lower.sent * 2
+
+
+def test_a_derived_framer_that_changes_what_is_sent_is_heard() -> None:
+    lower, flow, _ = framed(Shouting())
+    assert flow.send(b"abc", MessageContext(), True, 1)
+    assert flow.send_several([b"d", b"e"], MessageContext(), 2)
+    assert lower.sent == b"\0\0\0\3ABC\0\0\0\1D\0\0\0\1E"
+
+
+def test_one_message_too_large_among_several_takes_nothing() -> None:
+    lower, flow, _ = framed(LengthPrefixFramer(1))
+    with pytest.raises(SendError):
+        flow.send_several([b"fits", b"x" * 256], MessageContext(), 1)
+    assert lower.sent == b""

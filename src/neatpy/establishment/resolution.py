@@ -49,7 +49,10 @@ class Target:
 
 
 def check_remote(endpoint: RemoteEndpoint) -> None:
-    """Raises EstablishmentError(INVALID_CONFIGURATION) for an endpoint that cannot be dialled as it stands."""
+    """Raises EstablishmentError for an endpoint that cannot be dialled as it stands: INVALID_CONFIGURATION, or
+    NO_CANDIDATES for multicast groups, which no stack offers so far."""
+    if endpoint.multicast_group is not None:
+        raise EstablishmentError("no stack on this host offers multicast", Reason.NO_CANDIDATES)
     if endpoint.address is None and endpoint.hostname is None:
         raise EstablishmentError(
             "a remote endpoint needs a host name or an address", Reason.INVALID_CONFIGURATION
