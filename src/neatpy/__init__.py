@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from neatpy.introspection import StackDescription as StackDescription
     from neatpy.introspection import available_stacks as available_stacks
     from neatpy.listener import Listener as Listener
+    from neatpy.message import Data as Data
     from neatpy.message import Message as Message
     from neatpy.message import MessageContext as MessageContext
     from neatpy.preconnection import Preconnection as Preconnection
@@ -67,7 +68,7 @@ _HOMES = {
     "framer": ("Framer", "MessageFramer"),
     "introspection": ("StackDescription", "available_stacks"),
     "listener": ("Listener",),
-    "message": ("Message", "MessageContext"),
+    "message": ("Data", "Message", "MessageContext"),
     "preconnection": ("Preconnection",),
     "properties": ("TransportProperties",),
     "security": ("SecurityMode", "SecurityParameters", "SecurityProtocol", "TrustVerification"),

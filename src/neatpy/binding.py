@@ -63,6 +63,7 @@ class _Wanted(NamedTuple):
     interface: str | None
     stack: str | None
     optional: bool
+    hop_limit: int | None
 
 
 async def bind(intent: Intent, accepted: Accepted) -> Binding:
@@ -177,10 +178,11 @@ def _places(endpoint: LocalEndpoint | None, interface: str | None) -> list[_Want
         raise EstablishmentError("no stack on this host offers multicast", Reason.NO_CANDIDATES)
     port = 0 if endpoint is None else port_of(endpoint)
     stack = None if endpoint is None else endpoint.protocol
+    hops = None if endpoint is None else endpoint.hop_limit
     if endpoint is not None and endpoint.address is not None:
         scope = (endpoint.interface or interface or "") if endpoint.address.lower().startswith("fe8") else ""
-        return [_Wanted(Address(endpoint.address, port, scope), interface, stack, False)]
-    return [_Wanted(Address(ip, port), interface, stack, ip == "::") for ip in _ANY_ADDRESS]
+        return [_Wanted(Address(endpoint.address, port, scope), interface, stack, False, hops)]
+    return [_Wanted(Address(ip, port), interface, stack, ip == "::", hops) for ip in _ANY_ADDRESS]
 
 
 async def _bind_all(
@@ -208,6 +210,7 @@ async def _bind_all(
                 binding._ports,
                 None if admission is None else admission.admits,
                 plain_allowed and stack.lower is not None,
+                want.hop_limit,
             )
             try:
                 listener = await stack.listen(request, accepted)

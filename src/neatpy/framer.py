@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neatpy.connection import Connection
-    from neatpy.message import MessageContext
+    from neatpy.message import Data, MessageContext
 
-    Data = bytes | bytearray | memoryview
     Frame = tuple[int, int, int, dict[str, object] | None]
     """Where a frame lies in a buffer: start and end of the payload, start of the next frame, and the metadata that the
     framer puts on the Message's context, or None."""
@@ -235,7 +234,7 @@ class MessageFramer:
             self._earmark(missing)
             self._discarding = True
 
-    def deliver(self, data: Data, context: MessageContext | None = None, end_of_message: bool = True) -> None:
+    def deliver(self, context: MessageContext | None, data: Data, end_of_message: bool = True) -> None:
         """Deliver data that the framer made itself as a Message, or as part of one. ``context`` None: a new one."""
         self._progress += 1
         self._emit(data if type(data) is bytes else bytes(data), context, end_of_message)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
 
 
+Data = bytes | bytearray | memoryview
+"""What can be sent."""
+
+
 class Message:
     """Data that arrived: a whole Message, or part of one until ``end_of_message`` is True.
 

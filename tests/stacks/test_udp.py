@@ -172,6 +172,7 @@ async def test_a_message_is_a_datagram_both_ways(
     peer.sendto(message, (flow.local_address.ip, flow.local_address.port))
     await recorder.until(lambda: recorder.messages)
     [(received, context, end_of_message)] = recorder.messages
+    assert context is not None
     assert (received, context.ecn, end_of_message) == (message, 0, True)
     assert flow.remote_address[:2] == peer.getsockname()[:2]
 
@@ -226,7 +227,9 @@ async def test_the_ecn_field_of_a_datagram_is_in_its_context(
     context = recorder.messages[0][1]
     assert context is not None
     assert context.ecn == 3
-    assert recorder.messages[1][1].ecn == 0
+    second = recorder.messages[1][1]
+    assert second is not None
+    assert second.ecn == 0
 
 
 async def traffic_class(peer: socket.socket) -> int:

@@ -191,7 +191,7 @@ async def test_a_framer_that_gets_nowhere_fails_the_connection(delivering: bool)
         def handle_received_data(self, connection: Any, handle: Any) -> None:
             handle.parse(1)
             if delivering:
-                handle.deliver(b"again")
+                handle.deliver(None, b"again")
 
     lower, _, above = framed(Stuck())
     lower.observer.received(b"x", None, False)
@@ -207,7 +207,7 @@ def test_a_framer_is_called_again_only_when_it_can_get_what_it_asked_for() -> No
             data, context, end = handle.parse(10, 10)
             sizes.append(len(data))
             assert (context, end) == (None, False)
-            handle.deliver(bytearray(data[::-1]))
+            handle.deliver(None, bytearray(data[::-1]))
             handle.advance_receive_cursor(10)
 
     lower, _, above = framed(Tens())
@@ -222,7 +222,7 @@ def test_a_cursor_may_be_advanced_over_bytes_that_are_to_come() -> None:
         def handle_received_data(self, connection: Any, handle: Any) -> None:
             (length,) = handle.parse(1, 1)[0]
             handle.advance_receive_cursor(1 + length)
-            handle.deliver(b"skipped %d" % length)
+            handle.deliver(None, b"skipped %d" % length)
 
     lower, _, above = framed(Skipping())
     for piece in (b"\5ab", b"c", b"de\2xy\0"):

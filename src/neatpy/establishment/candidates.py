@@ -89,7 +89,7 @@ def sole_candidate(gathered: Gathered) -> Candidate | None:
         request.security,
         server_name=target.server_name,
         label="1.1.1",
-        hop_limit=endpoint.hop_limit,
+        hop_limit=_hop_limit(endpoint, request.local_endpoints),
     )
 
 
@@ -207,7 +207,7 @@ class CandidateTree:
                     local=local,
                     interface=branch.path.interface,
                     server_name=target.server_name,
-                    hop_limit=target.endpoint.hop_limit,
+                    hop_limit=_hop_limit(target.endpoint, local_endpoints),
                 )
                 found.append(candidate)
         memory = self._memory
@@ -290,6 +290,13 @@ def _local_places(endpoints: Sequence[LocalEndpoint], remote: Address, path: Pat
         if place not in places:
             places.append(place)
     return places
+
+
+def _hop_limit(remote: RemoteEndpoint, local_endpoints: Sequence[LocalEndpoint]) -> int | None:
+    """The Remote Endpoint's limit, else that of the first Local Endpoint that has one."""
+    if remote.hop_limit is not None or not local_endpoints:
+        return remote.hop_limit
+    return next((endpoint.hop_limit for endpoint in local_endpoints if endpoint.hop_limit is not None), None)
 
 
 def _host_keys(endpoints: Sequence[RemoteEndpoint], ranked: RankedStack, path: Path) -> list[Key]:

@@ -9,8 +9,8 @@ from neatpy.framer import Framer
 
 if TYPE_CHECKING:
     from neatpy.connection import Connection
-    from neatpy.framer import Data, Frame, MessageFramer
-    from neatpy.message import MessageContext
+    from neatpy.framer import Frame, MessageFramer
+    from neatpy.message import Data, MessageContext
 
 MAX_LENGTH = 1024 * 1024
 

@@ -13,8 +13,8 @@ from neatpy.framer import Framer
 
 if TYPE_CHECKING:
     from neatpy.connection import Connection
-    from neatpy.framer import Data, Frame, MessageFramer
-    from neatpy.message import MessageContext
+    from neatpy.framer import Frame, MessageFramer
+    from neatpy.message import Data, MessageContext
 
 HOLD_LIMIT = 16 * 1024 * 1024
 """Bytes of partial sends that wait for the end of their Message, because its length goes first."""

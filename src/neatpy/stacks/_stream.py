@@ -441,6 +441,8 @@ async def listen_stream(
         if request.interface is not None:
             options.bind_to_interface(sock, request.interface)
         options.apply_stream_options(sock, properties)
+        if request.hop_limit is not None:
+            options.set_hop_limit(sock, request.hop_limit)
         sock.bind(sockaddr(request.local))
         server = await loop.create_server(
             lambda: StreamFlow(stack, _UNBOUND, properties, loop, admit), sock=sock, backlog=BACKLOG

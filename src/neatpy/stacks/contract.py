@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from neatpy.errors import CloneError, Reason
+from neatpy.message import Data as Data
 
 if TYPE_CHECKING:
     from neatpy.errors import TransportServicesError
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from neatpy.security import SecurityParameters
     from neatpy.stacks.features import Features
     from neatpy.system.datagrams import DatagramPorts
-
-Data = bytes | bytearray | memoryview
 
 
 class Availability:
@@ -111,10 +110,20 @@ class ListenRequest:
 
     ``admits`` says whether an IP address passes the remote endpoint filters; None: all do. ``plain_allowed`` is for
     opportunistic security: the stack below is eligible too, so a peer whose first bytes are not this layer's
-    handshake is accepted as a Flow of the lower stack, with these bytes not lost.
+    handshake is accepted as a Flow of the lower stack, with these bytes not lost. ``hop_limit`` is for the packets of
+    what is accepted, None for the system's.
     """
 
-    __slots__ = ("admits", "datagrams", "interface", "local", "plain_allowed", "properties", "security")
+    __slots__ = (
+        "admits",
+        "datagrams",
+        "hop_limit",
+        "interface",
+        "local",
+        "plain_allowed",
+        "properties",
+        "security",
+    )
 
     def __init__(
         self,
@@ -125,6 +134,7 @@ class ListenRequest:
         datagrams: DatagramPorts,
         admits: Callable[[str], bool] | None = None,
         plain_allowed: bool = False,
+        hop_limit: int | None = None,
     ) -> None:
         self.local = local
         self.interface = interface
@@ -133,6 +143,7 @@ class ListenRequest:
         self.datagrams = datagrams
         self.admits = admits
         self.plain_allowed = plain_allowed
+        self.hop_limit = hop_limit
 
 
 class FlowObserver:
