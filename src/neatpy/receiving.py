@@ -118,7 +118,7 @@ class ReceiveQueue:
         self.held = 0
         self._queue: deque[Message | _Inbound] | None = None
         self._open: _Inbound | None = None
-        self._waiters: deque[ReceiveFuture] | None = None
+        self._waiters: list[ReceiveFuture] | None = None  # an empty deque costs 600 bytes more
         self._ended: Callable[[], BaseException] | None = None
 
     held: int
@@ -167,13 +167,13 @@ class ReceiveQueue:
             waiter = waiters[0]
             if inbound is None and end_of_message and not waiter.done():
                 if len(data) <= waiter.maximum:
-                    waiters.popleft()
+                    waiters.pop(0)
                     waiter.set_result(Message(data, context or self._make_context(), True))
                     return
             elif inbound is not None and not inbound.size and not end_of_message and not waiter.done():
                 size = len(data)
                 if 0 < waiter.minimum <= size <= waiter.maximum:
-                    waiters.popleft()
+                    waiters.pop(0)
                     waiter.set_result(Message(data, inbound.context, False))
                     return
         self._enqueue(data, context, end_of_message)
@@ -228,8 +228,9 @@ class ReceiveQueue:
     def request(self, waiter: ReceiveFuture) -> None:
         """Enqueue a receive; it is answered now if it can be."""
         if self._waiters is None:
-            self._waiters = deque()
-        self._waiters.append(waiter)
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
         if self._queue or self._ended is not None:
             self._answer()
 
@@ -268,19 +269,19 @@ class ReceiveQueue:
         while waiters:
             waiter = waiters[0]
             if waiter.done():
-                waiters.popleft()
+                waiters.pop(0)
                 continue
             if self._queue:
                 message = self._extract(waiter.minimum, waiter.maximum)
                 if message is not None:
-                    waiters.popleft()
+                    waiters.pop(0)
                     waiter.set_result(message)
                     continue
                 if self._ended is None:
                     return
             elif self._ended is None:
                 return
-            waiters.popleft()
+            waiters.pop(0)
             waiter.fail(self._ended())
 
     def _extract(self, minimum: int, maximum: int) -> Message | None:

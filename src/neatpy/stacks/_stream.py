@@ -141,8 +141,11 @@ class StreamFlow(Flow, asyncio.Protocol):
         if not corked:
             return
         transport = self._transport
-        for piece in joined(corked):
-            transport.write(piece)
+        pieces = joined(corked)
+        if len(pieces) == 1:
+            transport.write(pieces[0])
+        else:
+            transport.writelines(pieces)
         if self.writable and not transport.is_closing():
             self._all_taken()
 
