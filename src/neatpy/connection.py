@@ -100,11 +100,13 @@ class Connection:
     initial_send: asyncio.Future[MessageContext] | None
     """The future of the Message given to ``initiate_with_send``, else None."""
 
-    def __init__(self, intent: Intent, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, intent: Intent, loop: asyncio.AbstractEventLoop, context: contextvars.Context | None = None
+    ) -> None:
         self._intent = intent
         self._loop = loop
         self._thread = get_ident()
-        self._context = contextvars.copy_context()
+        self._context = context or contextvars.copy_context()
         self._state = ConnectionState.ESTABLISHING
         self._path = DataPath(self, loop, intent.properties)
         self._ready: list[asyncio.Future[None]] | None = None

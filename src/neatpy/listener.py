@@ -186,12 +186,10 @@ class Listener:
         then they are cancelled. Cancelling ``serve`` stops the Listener and cancels the handlers at once. Raises
         EstablishmentError when the Listener could not listen, RuntimeError if it is served already.
         """
-        tasks: set[asyncio.Task[None]] = set()
+        tasks: dict[asyncio.Task[None], Connection] = {}
 
         def begin(connection: Connection) -> None:
-            task = self._loop.create_task(_handle(handler, connection))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            tasks[self._loop.create_task(_handle(handler, connection, tasks))] = connection
 
         await self
         if self._server is not None:
@@ -208,11 +206,13 @@ class Listener:
         finally:
             self._server = None
             self.stop()
-            remaining = tuple(tasks)
+            remaining = dict(tasks)
             for task in remaining:
                 task.cancel()
             if remaining:
                 await asyncio.wait(remaining)
+            for connection in remaining.values():
+                connection.abort()  # also of a task that was cancelled before its first step
 
     def set_new_connection_limit(self, limit: int | None) -> None:
         """Deliver at most this many further Connections, each counting down by one; None is unlimited
@@ -295,7 +295,7 @@ class Listener:
         if self._stopped is not None or waiting >= _UNDELIVERED_LIMIT:
             flow.abort()
             return
-        connection = Connection(self._intent, self._loop)
+        connection = Connection(self._intent, self._loop, self._context)
         connection._listener = self
         if self._intent.framers:
             self._frame(connection, flow)
@@ -405,8 +405,12 @@ class Listener:
         return ConnectionError("the listener has stopped", Reason.CONNECTION_CLOSED)
 
 
-async def _handle(handler: Callable[[Connection], Awaitable[object]], connection: Connection) -> None:
-    """One Connection's whole life in ``serve``."""
+async def _handle(
+    handler: Callable[[Connection], Awaitable[object]],
+    connection: Connection,
+    tasks: dict[asyncio.Task[None], Connection],
+) -> None:
+    """One Connection's whole life in ``serve``; ``tasks`` are those of all, this one included until it ends."""
     try:
         await handler(connection)
     except asyncio.CancelledError:
@@ -421,3 +425,7 @@ async def _handle(handler: Callable[[Connection], Awaitable[object]], connection
         # The peer may leave before everything is delivered; the connection's own events tell of it.
         with contextlib.suppress(ConnectionError):
             await connection.close()
+    finally:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.pop(task, None)

@@ -16,6 +16,7 @@ from api.loopback import (
     datagrams,
     going_to,
     listening_on,
+    pair,
     plain_client,
     port_of,
     stream,
@@ -464,3 +465,16 @@ def _end(connections: list[Connection], peers: list[PlainPeer]) -> None:
         connection.abort()
     for peer in peers:
         peer.close()
+
+
+async def test_cancelling_serve_ends_a_connection_whose_handler_has_not_begun() -> None:
+    listener = await listening_on().listen()
+    serving = asyncio.create_task(listener.serve(_echo))
+    await turns()
+    async with pair() as (_, just_accepted):
+        assert listener._server is not None
+        serving.cancel()
+        listener._server(just_accepted)  # in the same turn of the loop
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert just_accepted.state is ConnectionState.CLOSED
