@@ -141,11 +141,7 @@ def _eligible(intent: Intent) -> tuple[list[Stack], bool]:
         properties.multipath = Multipath.PASSIVE
     stacks, ruled_out = eligible_stacks(properties, intent.security, LISTEN, bool(intent.framers))
     if not stacks:
-        unconfigured = [
-            entry for entry in ruled_out if any("certificate" in reason for reason in entry.reasons)
-        ]
-        reason = Reason.INVALID_CONFIGURATION if unconfigured else Reason.NO_CANDIDATES
-        raise EstablishmentError(no_stack_message(ruled_out), reason)
+        raise EstablishmentError(no_stack_message(ruled_out), Reason.NO_CANDIDATES)
     if intent.security.mode is not SecurityMode.OPPORTUNISTIC:
         return stacks, False
     # A secure stack and the plain one below it cannot both bind the port: the upper one tells them apart.

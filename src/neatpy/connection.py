@@ -401,6 +401,8 @@ class Connection:
         protocol's property, or a value that the system refuses; the Connection stands as it was.
         """
         self._check_loop()
+        if self._state is ConnectionState.CLOSED:
+            raise PropertyError("the connection is closed", Reason.CONNECTION_CLOSED)
         canonical = self._set_own_property(name, value)
         if self._group is not None and find_property(canonical).kind is PropertyKind.CONNECTION:
             self._group.entangle(self, canonical, value)
@@ -588,8 +590,14 @@ class Connection:
             )
 
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
+        from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
+
         if not endpoints:
             raise ValueError(f"{action} takes at least one endpoint")
+        kind = RemoteEndpoint if action.endswith("remote") else LocalEndpoint
+        for endpoint in endpoints:
+            if not isinstance(endpoint, kind):
+                raise TypeError(f"{action} takes {kind.__name__} objects, not {endpoint!r}")
         known = (*self._intent.remotes, *self._intent.locals, self.remote_endpoint, self.local_endpoint)
         if action.startswith("add") and all(endpoint in known for endpoint in endpoints):
             return

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from api.loopback import HOST, PLAIN
+from api.loopback import HOST, PLAIN, pair
 from neatpy import (
     Connection,
     Direction,
@@ -156,3 +156,19 @@ async def test_a_multicast_group_is_not_taken_for_unicast() -> None:
     with pytest.raises(EstablishmentError, match="multicast") as caught:
         await Preconnection(at, properties=datagrams, security=PLAIN).listen()
     assert caught.value.reason is Reason.NO_CANDIDATES
+
+
+async def test_a_closed_connection_takes_no_properties() -> None:
+    async with pair() as (client, _):
+        await client.close()
+        with pytest.raises(PropertyError) as caught:
+            client.set_property("conn_timeout", 5)
+        assert caught.value.reason is Reason.CONNECTION_CLOSED
+
+
+async def test_endpoints_of_the_wrong_kind_are_a_type_error() -> None:
+    async with pair() as (client, _):
+        with pytest.raises(TypeError, match="RemoteEndpoint"):
+            client.add_remote(LocalEndpoint(1))  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="LocalEndpoint"):
+            client.remove_local(RemoteEndpoint(HOST, 1))  # type: ignore[arg-type]

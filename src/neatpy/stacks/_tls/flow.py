@@ -381,7 +381,7 @@ class TlsFlow(Flow):
             self._fail(_raised(error))
             return
         if not inspect.isawaitable(answer):
-            self._judged(bool(answer), "the trust verification callback does not trust the peer")
+            self._judged(answer is True, "the trust verification callback does not trust the peer")
             return
         self._state = _HELD
         self.lower.pause_receiving()
@@ -398,7 +398,7 @@ class TlsFlow(Flow):
         elif (error := task.exception()) is not None:
             self._fail(_raised(error))
         else:
-            self._judged(bool(task.result()), "the trust verification callback does not trust the peer")
+            self._judged(task.result() is True, "the trust verification callback does not trust the peer")
 
     def _judged(self, trusted: bool, text: str | None) -> None:
         if not trusted:
