@@ -324,11 +324,12 @@ def _raising_at_once(trust: TrustVerification) -> bool:
     ("callback", "cause"),
     [
         (lambda trust: False, None),
+        (lambda trust: "yes", None),
         (_refusing, None),
         (_raising, LookupError),
         (_raising_at_once, LookupError),
     ],
-    ids=["no", "async no", "async raises", "raises"],
+    ids=["no", "not True", "async no", "async raises", "raises"],
 )
 async def test_a_trust_callback_that_refuses_or_raises_ends_the_attempt(callback: Any, cause: Any) -> None:
     async with serving(offering()) as server:
