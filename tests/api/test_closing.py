@@ -1,4 +1,4 @@
-"""close and abort, here and at the peer (API.md; SEMANTICS.md "Closing"; RFC 9622 section 10)."""
+"""close and abort, here and at the peer (RFC 9622 section 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initiate, Ready and EstablishmentError on a Connection (API.md; RFC 9622 sections 7.1 and 9.2.5)."""
+"""Initiate, Ready and EstablishmentError on a Connection (RFC 9622 sections 7.1 and 9.2.5)."""
 
 from __future__ import annotations
 

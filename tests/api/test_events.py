@@ -1,4 +1,4 @@
-"""Handlers, the order of events, lifetimes (SEMANTICS.md "Loop, lifetimes, handlers"; RFC 9622 section 11)."""
+"""Handlers, the order of events, lifetimes (RFC 9622 section 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connection Groups over transport connections of their own (API.md; SEMANTICS.md "Groups"; RFC 9622 section 7.4)."""
+"""Connection Groups over transport connections of their own (RFC 9622 section 7.4)."""
 
 from __future__ import annotations
 

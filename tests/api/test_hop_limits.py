@@ -1,4 +1,4 @@
-"""The hop limit of a Local Endpoint is on the packets that leave from there (API.md, Endpoints)."""
+"""The hop limit of a Local Endpoint is on the packets that leave from there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Listener (API.md; SEMANTICS.md "Listening"; RFC 9622 section 7.2)."""
+"""The Listener (RFC 9622 section 7.2)."""
 
 from __future__ import annotations
 

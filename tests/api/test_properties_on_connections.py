@@ -1,4 +1,4 @@
-"""Properties on established Connections (API.md; SEMANTICS.md "Values"; RFC 9622 section 8)."""
+"""Properties on established Connections (RFC 9622 section 8)."""
 
 from __future__ import annotations
 

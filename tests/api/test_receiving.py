@@ -1,4 +1,4 @@
-"""Receiving: whole Messages, parts, limits, the ends of streams, iteration (API.md; RFC 9622 section 9.3)."""
+"""Receiving: whole Messages, parts, limits, the ends of streams, iteration (RFC 9622 section 9.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending: order, priority, lifetimes, Final (API.md; RFC 9622 section 9.2)."""
+"""Sending: order, priority, lifetimes, Final (RFC 9622 section 9.2)."""
 
 from __future__ import annotations
 

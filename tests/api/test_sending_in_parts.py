@@ -1,4 +1,4 @@
-"""Partial sends and batches (API.md; RFC 9622 sections 9.2.3 and 9.2.4)."""
+"""Partial sends and batches (RFC 9622 sections 9.2.3 and 9.2.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Connection, an error and ``explain()`` tell is what holds (API.md and SEMANTICS.md, sentence by sentence)."""
+"""What a Connection, an error and ``explain()`` tell is what holds."""
 
 from __future__ import annotations
 
