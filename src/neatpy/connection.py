@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from threading import get_ident
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any, cast
 
 from neatpy.data_path import DataPath
 from neatpy.enumerations import ConnectionState, PropertyKind
@@ -37,6 +37,7 @@ from neatpy.properties import find_property
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.establishment.attempt import Attempt
+    from neatpy.establishment.request import Established, EstablishmentRequest
     from neatpy.framer import Framer
     from neatpy.group import ConnectionGroup
     from neatpy.intent import Intent
@@ -71,6 +72,7 @@ class Connection:
         "_loop",
         "_path",
         "_ready",
+        "_request",
         "_state",
         "_task",
         "_thread",
@@ -108,10 +110,11 @@ class Connection:
         self._thread = get_ident()
         self._context = context or contextvars.copy_context()
         self._state = ConnectionState.ESTABLISHING
-        self._path = DataPath(self, loop, intent.properties)
+        self._path = DataPath(self, loop, intent)
         self._ready: list[asyncio.Future[None]] | None = None
         self._closed_future: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._request: EstablishmentRequest | None = None
+        self._task: asyncio.Task[None] | asyncio.Handle | None = None
         self._candidate: Candidate | None = None
         self._group: ConnectionGroup | None = None
         self._listener: Any = None
@@ -130,6 +133,8 @@ class Connection:
 
     def __await__(self) -> Generator[Any, None, Connection]:
         """Wait for Ready. Raises EstablishmentError (CloneError for a clone) if it never comes."""
+        if self._request is not None:
+            self._establish()
         if self._state is ConnectionState.ESTABLISHING or (
             self._task is not None and self._path.flow is None
         ):
@@ -426,13 +431,50 @@ class Connection:
         return self._state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
 
     def _fire(self, handler: str, *arguments: object) -> None:
-        """Call a handler attribute in a later turn of the loop, in the context the Connection was made in."""
-        self._loop.call_soon(self._call_handler, handler, arguments, context=self._context)
+        """Call a handler attribute in a later turn of the loop, in the context the Connection was made in. One that is
+        not set by now has nothing to hear."""
+        if getattr(self, handler) is not None:
+            self._loop.call_soon(self._call_handler, handler, arguments, context=self._context)
 
     def _call_handler(self, name: str, arguments: tuple[object, ...]) -> None:
         handler = getattr(self, name)
         if handler is not None:
             handler(*arguments)
+
+    def _establish_soon(self, request: EstablishmentRequest) -> None:
+        """Establish from the next turn of the loop on, or from the moment when somebody waits for Ready."""
+        self._request = request
+        self._task = self._loop.call_soon(self._establish, context=self._context)
+
+    def _establish(self) -> None:
+        from neatpy.establishment.establish import begin
+
+        request, self._request = self._request, None
+        if request is None or self._state is ConnectionState.CLOSED:
+            return
+        if self._task is not None:
+            self._task.cancel()
+        try:
+            outcome = begin(request)
+        except EstablishmentError as error:
+            self._establishment_failed(error)
+            return
+        if isinstance(outcome, CoroutineType):
+            self._task = self._loop.create_task(self._finish_establishing(outcome), context=self._context)
+        else:
+            self._won(cast("Established", outcome))
+
+    async def _finish_establishing(self, establishing: Coroutine[Any, Any, Established]) -> None:
+        try:
+            established = await establishing
+        except EstablishmentError as error:
+            self._establishment_failed(error)
+        else:
+            self._won(established)
+
+    def _won(self, established: Established) -> None:
+        self._candidate = established.candidate
+        self._established(established.flow, established.attempt)
 
     def _established(self, flow: Flow, attempt: Attempt | None) -> None:
         """Ready: a Flow is there."""
@@ -465,7 +507,7 @@ class Connection:
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        task, self._task = self._task, None
+        task, self._task, self._request = self._task, None, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         if hook.active:
@@ -575,7 +617,7 @@ class Connection:
         if flow is not None:
             flow.apply(canonical, changed.get(canonical))
         self._intent = self._intent.like(changed, self._intent.framers)
-        self._path.use_properties(changed)
+        self._path.use(self._intent)
         if hook.active:
             hook.emit(hook.events.PropertyChanged(self, name=canonical, value=value))
         return canonical

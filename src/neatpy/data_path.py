@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from neatpy.enumerations import Direction, Preference, PropertyKind
+from neatpy.enumerations import Direction, Preference
 from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportServicesError
 from neatpy.hook import hook
 from neatpy.message import Message, MessageContext
-from neatpy.properties import PROPERTIES
 from neatpy.receiving import ReceiveFuture, ReceiveQueue
 from neatpy.sending import Part, SendFuture, SendQueue
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from neatpy.properties import TransportProperties
+    from neatpy.intent import Intent
 
 # ruff: noqa: D102 - the contract documents the methods of a FlowObserver
 
@@ -94,9 +94,7 @@ class DataPath(FlowObserver):
 
     flow: Flow | None
 
-    def __init__(
-        self, owner: Owner, loop: asyncio.AbstractEventLoop, properties: TransportProperties
-    ) -> None:
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, intent: Intent) -> None:
         self._owner = owner
         self._loop = loop
         self.flow = None
@@ -113,20 +111,20 @@ class DataPath(FlowObserver):
         self._paused = self.peer_finished = False
         self._over: TransportServicesError | None = None
         self.bytes_sent = self.bytes_received = self.messages_sent = self.messages_received = 0
-        self._receive_limit = 0
-        self._receiving = ReceiveQueue(0, self._make_context)
-        self.use_properties(properties)
+        self._deaf = False
+        self._receiving = ReceiveQueue(intent.receive_limit, self._make_context)
+        self.use(intent)
 
-    def use_properties(self, properties: TransportProperties) -> None:
+    def use(self, intent: Intent) -> None:
         """Message defaults and the receive limit from now on."""
-        self._properties = properties
-        self._direction = properties.direction
-        self._deaf = not self.can_receive
+        self._properties = intent.properties
+        self._direction = intent.direction
         if self._direction is Direction.UNIDIRECTIONAL_SEND:
+            self._deaf = True
             self._receiving.end(_only_sends)
-        self._receive_limit = properties.neatpy_receive_limit
+        self._receive_limit = intent.receive_limit
         self._receiving.set_limit(self._receive_limit)
-        self._defaults = _message_defaults(properties)
+        self._defaults = intent.message_defaults
 
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
@@ -231,12 +229,10 @@ class DataPath(FlowObserver):
     def receive(self, minimum: int | None, maximum: int | None) -> ReceiveFuture:
         """Ask for one Message or part of one; see ``Connection.receive``."""
         limit = self._receive_limit
-        if maximum is None or maximum > limit:
-            maximum = limit
         waiter = ReceiveFuture(loop=self._loop)
         waiter.queue = receiving = self._receiving
         waiter.minimum = minimum or 0
-        waiter.maximum = maximum
+        waiter.maximum = limit if maximum is None or maximum > limit else maximum
         receiving.request(waiter)
         if self._paused:
             self._perhaps_resume()
@@ -306,6 +302,10 @@ class DataPath(FlowObserver):
         future = SendFuture(loop=self._loop)
         future.context, future.size, future.end_of_message = given, size, end_of_message
         queue = self._queue
+        plain = context is None and not message_properties and end_of_message
+        if plain and not size and self._direct is not None and not self._direct.preserves_boundaries:
+            self._complete(future)  # nothing on a raw stream
+            return future
         if queue is not None and queue.was_given_up(given):
             if end_of_message:
                 queue.end_given_up(given)
@@ -396,7 +396,7 @@ class DataPath(FlowObserver):
         self._direct = None
         if self._together is not None:
             self._take_apart()
-        self._queue.add(part, self._loop.time())
+        self._queue.add(part, time.monotonic())
         if part.properties.msg_lifetime != math.inf:
             self._arm_expiry()
 
@@ -409,6 +409,9 @@ class DataPath(FlowObserver):
             self._send_together(flow)
         queue = self._queue
         if queue:
+            if self._expiry is not None and self._expires_at <= time.monotonic():
+                self._expiry.cancel()
+                self._expire()  # what is over now must not leave, though the timer has not come to it yet
             while flow.writable and queue:
                 if not self._flush_some(flow, queue):
                     break
@@ -541,12 +544,16 @@ class DataPath(FlowObserver):
                 return
             self._expiry.cancel()
         self._expires_at = deadline  # kept here, since uvloop's handles of timers that are due cannot tell
-        self._expiry = None if deadline == math.inf else self._loop.call_at(deadline, self._expire)
+        self._expiry = (
+            None
+            if deadline == math.inf
+            else self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
+        )
 
     def _expire(self) -> None:
         self._expiry = None
         if self._queue is not None:
-            for token in self._queue.expire(self._loop.time() + 1e-3):
+            for token in self._queue.expire(time.monotonic() + 1e-3):
                 self.expired(token)
             self._arm_expiry()
             if self._draining:
@@ -631,17 +638,6 @@ class DataPath(FlowObserver):
 
 _E = TypeVar("_E", bound=BaseException)
 _WANTED = (Preference.REQUIRE, Preference.PREFER)
-
-
-def _message_defaults(properties: TransportProperties) -> MessageContext | None:
-    """The Message Properties that were set for all Messages of the Connection, if any."""
-    defaults: MessageContext | None = None
-    for name, value in properties.explicit().items():
-        if PROPERTIES[name].kind is PropertyKind.MESSAGE:
-            if defaults is None:
-                defaults = MessageContext()
-            defaults.set(name, value)
-    return defaults
 
 
 def _size_of(data: Data) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neatpy.connection import Connection
@@ -36,7 +37,7 @@ class Preconnection:
     arguments of the wrong type.
     """
 
-    __slots__ = ("_framers", "_locals", "_remotes", "properties", "security")
+    __slots__ = ("_framers", "_last", "_locals", "_remotes", "properties", "security")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Preconnection:
         self.properties = _one(properties, TransportProperties, "properties") or TransportProperties()
         self.security = _one(security, SecurityParameters, "security") or SecurityParameters()
         self._framers: list[Framer] = []
+        self._last: Intent | None = None
         for framer in framers:
             self.add_framer(framer)
 
@@ -142,12 +144,28 @@ class Preconnection:
 
     def _snapshot(self) -> Intent:
         return Intent(
-            tuple(endpoint.copy() for endpoint in self._locals),
-            tuple(endpoint.copy() for endpoint in self._remotes),
+            [endpoint.copy() for endpoint in self._locals],
+            [endpoint.copy() for endpoint in self._remotes],
             self.properties.snapshot(),
             self.security.snapshot(),
             tuple(self._framers),
         )
+
+    def _shared_snapshot(self) -> Intent:
+        """The snapshot of the last time if nothing has changed since: programs initiate again and again."""
+        last = self._last
+        if (
+            last is not None
+            and last.properties.explicit() == self.properties.explicit()
+            and last.remotes == self._remotes
+            and last.locals == self._locals
+            and last.security == self.security
+            and len(last.framers) == len(self._framers)
+            and all(map(is_, last.framers, self._framers))
+        ):
+            return last
+        self._last = last = self._snapshot()
+        return last
 
     def _request(
         self, intent: Intent, timeout: float | None = None, action: str | None = None
@@ -163,6 +181,7 @@ class Preconnection:
             has_framers=bool(intent.framers),
             timeout=timeout,
             action=action or INITIATE,
+            plan=intent.plan,
         )
 
     def _initiate(
@@ -172,30 +191,39 @@ class Preconnection:
         action: str | None = None,
     ) -> Connection:
         loop = asyncio.get_running_loop()
-        intent = self._snapshot()
+        intent = self._shared_snapshot()
+        if intent.plan is None and action is None:
+            from neatpy.establishment.request import Plan
+
+            intent.plan = Plan()
         connection = Connection(intent, loop)
+        connection._establish_soon(self._request_for(connection, intent, loop, timeout, action))
+        if first is not None:
+            connection.initial_send = connection.send(first[0], first[1])
+        return connection
+
+    def _request_for(
+        self,
+        connection: Connection,
+        intent: Intent,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float | None,
+        action: str | None,
+    ) -> EstablishmentRequest:
+        plan = intent.plan
+        if timeout is not None or intent.framers or hook.active:
+            plan = None
+        if plan is not None and plan.request is not None and plan.request.loop is loop:
+            return plan.request
         request = self._request(intent, _checked_timeout(timeout), action)
         request.loop = loop
         if intent.framers:
             request.prepare = connection._prepare
         if hook.active:
             request.trace = _tracer(connection)
-        if first is not None:
-            connection.initial_send = connection.send(first[0], first[1])
-        connection._task = loop.create_task(_establish(connection, request))
-        return connection
-
-
-async def _establish(connection: Connection, request: EstablishmentRequest) -> None:
-    from neatpy.establishment.establish import establish
-
-    try:
-        established = await establish(request)
-    except EstablishmentError as error:
-        connection._establishment_failed(error)
-        return
-    connection._candidate = established.candidate
-    connection._established(established.flow, established.attempt)
+        if plan is not None:
+            plan.request = request
+        return request
 
 
 def _tracer(connection: Connection) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import Reason, ReceiveError
@@ -42,19 +42,21 @@ class ReceiveFuture(_MessageFuture):
     """Bytes from which part of a Message will do; 0: only whole ones."""
     maximum: int
 
-    def __await__(self) -> Generator[Any, None, Message]:
-        if not self.done():
-            self._asyncio_future_blocking = True
-            try:
-                yield self
-            except asyncio.CancelledError:
-                # The task was cancelled between our answer and its next step.
-                if self.done() and not self.cancelled() and self.exception() is None:
-                    self.queue.put_back(self.result())
-                raise
-        return self.result()
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Withdraw the request. A task that is cancelled calls this of the future it awaits: if it was answered in
+        that very turn of the loop, the task will never see the Message, which is then still the next to be received.
+        """
+        if super().cancel(msg):
+            return True
+        if not self.cancelled() and self.exception() is None and self._is_awaited_in_vain():
+            self.queue.put_back(self.result())
+        return False
 
-    __iter__ = __await__
+    def _is_awaited_in_vain(self) -> bool:
+        return any(
+            task._fut_waiter is self and task.cancelling()  # type: ignore[attr-defined]
+            for task in asyncio.all_tasks(self.get_loop())
+        )
 
     def fail(self, error: BaseException) -> None:
         """End with this error, without a log entry if nobody asks."""
@@ -165,17 +167,29 @@ class ReceiveQueue:
         elif not self._queue:
             # The common case: somebody waits for just this.
             waiter = waiters[0]
-            if inbound is None and end_of_message and not waiter.done():
-                if len(data) <= waiter.maximum:
-                    waiters.pop(0)
-                    waiter.set_result(Message(data, context or self._make_context(), True))
-                    return
-            elif inbound is not None and not inbound.size and not end_of_message and not waiter.done():
-                size = len(data)
-                if 0 < waiter.minimum <= size <= waiter.maximum:
-                    waiters.pop(0)
-                    waiter.set_result(Message(data, inbound.context, False))
-                    return
+            if not waiter.done() and len(data) <= waiter.maximum:
+                if inbound is None:
+                    if end_of_message:
+                        del waiters[0]
+                        waiter.set_result(Message(data, context or self._make_context(), True))
+                        return
+                    if 0 < waiter.minimum <= len(data):
+                        inbound = self._open = _Inbound(context or self._make_context())
+                        self.held += _OVERHEAD
+                        del waiters[0]
+                        waiter.set_result(Message(data, inbound.context, False))
+                        return
+                elif not inbound.size:
+                    if end_of_message:
+                        self._open = None
+                        self.held -= _OVERHEAD
+                        del waiters[0]
+                        waiter.set_result(Message(data, inbound.context, True))
+                        return
+                    if 0 < waiter.minimum <= len(data):
+                        del waiters[0]
+                        waiter.set_result(Message(data, inbound.context, False))
+                        return
         self._enqueue(data, context, end_of_message)
 
     def _enqueue(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
@@ -206,7 +220,7 @@ class ReceiveQueue:
         """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
         if as_end_of_message and self._open is not None:
             self._open.context.final = True
-            self._enqueue(b"", None, True)
+            self.received(b"", None, True)
         elif self._queue:
             self._queue[-1].context.final = True
         self.end(lambda: ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED))

@@ -466,6 +466,14 @@ class SecurityParameters:
         result._values = dict(self._values)
         return result
 
+    def __eq__(self, other: object) -> bool:
+        """Equal are those that were set alike; certificates and callbacks count as themselves."""
+        if not isinstance(other, SecurityParameters):
+            return NotImplemented
+        return self._mode is other._mode and self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment]  # they change
+
     def allows(self, protocol: SecurityProtocol) -> bool:
         """Whether ``allowed_security_protocols`` and ``ciphersuite`` leave room for this protocol."""
         allowed = self.allowed_security_protocols

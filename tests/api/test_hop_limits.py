@@ -17,7 +17,7 @@ def hops_of(connection: Connection) -> int:
     """What the kernel has for a TCP connection."""
     flow = connection._path.flow
     assert flow is not None
-    return int(flow._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_IP, socket.IP_TTL))  # type: ignore[attr-defined]
+    return int(flow.socket.getsockopt(socket.IPPROTO_IP, socket.IP_TTL))  # type: ignore[attr-defined]
 
 
 async def test_it_is_on_connections_made_and_accepted_there() -> None:
@@ -33,7 +33,7 @@ async def test_it_is_on_connections_made_and_accepted_there() -> None:
             accepted = await asyncio.wait_for(listener.accept(), 5)
             assert hops_of(accepted) == HOPS
             assert hops_of(client) == HOPS + 1
-            accepted.abort()
+            await accepted.close()
 
 
 async def test_the_remote_endpoint_has_the_last_word() -> None:

@@ -238,4 +238,4 @@ async def test_a_known_endpoint_added_again_is_ignored() -> None:
 
 
 def _socket(connection: Any) -> Any:
-    return connection._path.flow._transport.get_extra_info("socket")
+    return connection._path.flow.socket

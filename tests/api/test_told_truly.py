@@ -108,7 +108,7 @@ async def test_a_keep_alive_timeout_can_be_taken_back(listener: Listener) -> Non
 
 
 def tcp_socket(connection: Connection) -> socket.socket:
-    found: socket.socket = connection._path.flow._transport.get_extra_info("socket")  # type: ignore[union-attr]
+    found: socket.socket = connection._path.flow.socket  # type: ignore[union-attr]
     return found
 
 

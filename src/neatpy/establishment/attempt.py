@@ -6,12 +6,13 @@ the Connection takes over; whatever happens to a loser ends here. It knows nothi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 from neatpy.stacks.contract import Candidate, Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from neatpy.errors import TransportServicesError
     from neatpy.message import MessageContext
@@ -34,8 +35,21 @@ class Attempt(FlowObserver):
 
     async def connect(self, prepare: Callable[[Flow], Awaitable[Flow]] | None = None) -> Flow:
         """Make the Flow, handshakes of stack and framers included. Raises what these raise; nothing is left then."""
-        candidate = self.candidate
-        self.flow = await candidate.stack.connect(candidate, self)
+        return await self.connect_on(self.begin(), prepare)
+
+    def begin(self) -> Flow | Coroutine[Any, Any, Flow]:
+        """Start: gives the Flow if it is there at once, else what ``connect_on`` takes. Raises what the stack does."""
+        started = self.candidate.stack.begin(self.candidate, self)
+        if type(started) is not CoroutineType:
+            self.flow = cast("Flow", started)
+        return started
+
+    async def connect_on(
+        self, started: Flow | Coroutine[Any, Any, Flow], prepare: Callable[[Flow], Awaitable[Flow]] | None
+    ) -> Flow:
+        """Go on with what ``begin`` gave, as ``connect`` does."""
+        if self.flow is None:
+            self.flow = await cast("Coroutine[Any, Any, Flow]", started)
         return self.flow if prepare is None else await self.prepare(prepare)
 
     async def prepare(self, prepare: Callable[[Flow], Awaitable[Flow]]) -> Flow:

@@ -33,11 +33,25 @@ ABANDONED = "abandoned"
 RESOLVED = "resolved"
 
 
+class Plan:
+    """What establishment found out about a request that is made again and again: the one candidate there is, and
+    among which stacks it was chosen. Empty unless there is exactly one that nothing can change. ``request`` is the one
+    that any Connection can use: without timeout, framers and trace."""
+
+    __slots__ = ("candidate", "request", "stacks")
+
+    def __init__(self) -> None:
+        self.request: EstablishmentRequest | None = None
+        self.candidate: Candidate | None = None
+        self.stacks: Stacks | None = None
+
+
 class EstablishmentRequest:
     """One Initiate (or one side of a Rendezvous), as it stood when the action was called.
 
     ``timeout`` is in seconds, None or infinite for no limit. ``stacks``, ``memory``, ``lookup`` and
     ``list_interfaces`` replace this host's own: tests bring toys. ``loop`` is the running one, if the caller knows it.
+    ``plan`` is shared by requests for the very same.
     """
 
     __slots__ = (
@@ -48,6 +62,7 @@ class EstablishmentRequest:
         "lookup",
         "loop",
         "memory",
+        "plan",
         "prepare",
         "properties",
         "remote_endpoints",
@@ -74,6 +89,7 @@ class EstablishmentRequest:
         lookup: Lookup | None = None,
         list_interfaces: ListInterfaces | None = None,
         loop: AbstractEventLoop | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.remote_endpoints = remote_endpoints
         self.local_endpoints = local_endpoints
@@ -89,6 +105,7 @@ class EstablishmentRequest:
         self.lookup = lookup
         self.list_interfaces = list_interfaces
         self.loop = loop
+        self.plan = plan
 
     @property
     def goal(self) -> str:

@@ -1,7 +1,7 @@
-"""A Flow over one kernel byte stream (TCP, and what looks like it), on the loop's own transports.
+"""A Flow over one kernel byte stream (TCP, and what looks like it), on a non-blocking socket of our own.
 
-The sockets are made and configured here, then handed to the event loop. The transport's high-water mark is zero, so
-that whatever it still holds after a write is exactly what the kernel has not taken: that is what Sent means.
+The loop says when the socket can be read or written; everything else happens here. So what the kernel has not taken is
+known exactly, which is what Sent means, and a connection costs no more turns of the loop than the network takes.
 """
 
 from __future__ import annotations
@@ -11,21 +11,13 @@ import contextlib
 import errno
 import socket
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, PropertyError, Reason, TransportServicesError
-from neatpy.stacks.contract import (
-    Accepted,
-    Address,
-    Candidate,
-    Data,
-    Flow,
-    FlowObserver,
-    ListenRequest,
-    StackListener,
-)
+from neatpy.stacks.contract import Address, Candidate, Data, Flow, FlowObserver
 from neatpy.system import options
+from neatpy.system.streams import OpenStreams, open_streams
 
 if TYPE_CHECKING:
     from neatpy.message import MessageContext
@@ -38,13 +30,6 @@ LINGER = 10.0
 LINGER_IN_ALL = 120.0
 """Seconds after which ``close`` gives up even on a peer that acknowledges a little now and then."""
 
-DRAIN = 5.0
-"""Seconds for which a closed Flow still reads and discards, so that a peer that was sending is not reset."""
-
-_HOLD = 3600.0
-"""Seconds after which the hold on a Flow that is not reading is renewed; any time will do."""
-
-BACKLOG = 1024
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 _NON_BLOCKING_STREAM = socket.SOCK_STREAM | _NON_BLOCKING
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
@@ -52,31 +37,40 @@ _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 themselves these end no connection (RFC 9293 section 3.9.2.2)."""
 
 _JOIN_LIMIT = 64 * 1024
-_LARGE_READ = 64 * 1024
+_MOST_PIECES = 64
+_SMALL_READ, _LARGE_READ = 16 * 1024, 256 * 1024
+
+_QUIET_READS = 6
+"""Reads after which a connection counts as busy, so that it pays to have the loop itself read it."""
+
 _FIRST_POLL, _SLOWEST_POLL = 0.001, 0.1
 _UNBOUND = FlowObserver()
 
 
-class StreamFlow(Flow, asyncio.Protocol):
-    """One TCP connection. It is its own asyncio Protocol, to spare every idle connection an object."""
+class StreamFlow(Flow):
+    """One TCP connection."""
 
     __slots__ = (
-        "_accepted",
         "_closing",
         "_corked",
         "_finishing",
-        "_holder",
+        "_hung_up",
+        "_local",
         "_loop",
+        "_open",
         "_paused",
         "_properties",
+        "_quiet_reads",
+        "_read_size",
+        "_remote",
         "_remote_finished",
+        "_sock",
         "_stack",
+        "_streams",
         "_tokens",
-        "_transport",
+        "_unsent",
         "writable",
     )
-
-    _transport: asyncio.Transport
 
     def __init__(
         self,
@@ -84,48 +78,74 @@ class StreamFlow(Flow, asyncio.Protocol):
         observer: FlowObserver,
         properties: TransportProperties,
         loop: asyncio.AbstractEventLoop,
-        accepted: Callable[[StreamFlow], None] | None = None,
+        streams: OpenStreams,
+        sock: socket.socket,
+        remote: tuple[Any, ...],
     ) -> None:
+        """Take over this connected socket. Reading begins with :meth:`start`."""
         self._stack = stack
         self._loop = loop
+        self._streams = streams
         self.observer = observer
         self._properties = properties
-        self._accepted = accepted
-        self.writable = True
+        self._sock = sock
+        self._local: tuple[Any, ...] | None = None
+        self._remote = remote
+        self._read_size = _SMALL_READ
+        self._quiet_reads = _QUIET_READS
+        self.writable = self._open = True
         self._tokens: list[object] | None = None
         self._corked: list[bytes] | None = None
+        self._unsent: list[bytes | memoryview] | None = None
         self._closing: _Closing | None = None
-        self._finishing = self._paused = False
+        self._finishing = self._paused = self._hung_up = False
         self._remote_finished = False
-        self._holder: asyncio.Handle | None = None
+
+    def start(self) -> None:
+        """Read from now on."""
+        descriptor = self._sock.fileno()
+        self._streams.add(descriptor, self)
+        if not self._streams.watches:
+            self._have_the_loop_read()
 
     @property
     def stack(self) -> Stack:
         return self._stack
 
     @property
+    def socket(self) -> socket.socket:
+        """The socket, for options; nobody else sends, receives or closes."""
+        return self._sock
+
+    @property
     def local_address(self) -> Address:
-        return address_of(self._transport.get_extra_info("sockname"))
+        if self._local is None:
+            self._local = self._sock.getsockname()
+        return address_of(self._local)
 
     @property
     def remote_address(self) -> Address:
-        return address_of(self._transport.get_extra_info("peername"))
+        return address_of(self._remote)
 
     # Sending
 
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
         if type(data) is not bytes:
             data = bytes(data)
-        corked = self._corked
-        if corked is not None:
-            corked.append(data)
-            self._await_taking(token)
-            return False
-        transport = self._transport
-        transport.write(data)
-        if self.writable and not transport.is_closing():
-            return True
-        self._await_taking(token)
+        if self._corked is not None:
+            self._corked.append(data)
+        else:
+            try:
+                taken = self._sock.send(data)
+            except OSError as error:
+                taken = self._not_taken(error)
+            if taken == len(data):
+                return True
+            self._keep([memoryview(data)[taken:] if taken else data])
+        if self._tokens is None:
+            self._tokens = [token]
+        else:
+            self._tokens.append(token)
         return False
 
     @property
@@ -138,22 +158,54 @@ class StreamFlow(Flow, asyncio.Protocol):
 
     def uncork(self) -> None:
         corked, self._corked = self._corked, None
-        if not corked:
-            return
-        transport = self._transport
-        pieces = joined(corked)
-        if len(pieces) == 1:
-            transport.write(pieces[0])
-        else:
-            transport.writelines(pieces)
-        if self.writable and not transport.is_closing():
-            self._all_taken()
+        if corked:
+            unsent = self._write([*joined(corked)])
+            if unsent:
+                self._keep(unsent)
+            else:
+                self._all_taken()
 
-    def _await_taking(self, token: object) -> None:
-        if self._tokens is None:
-            self._tokens = [token]
-        else:
-            self._tokens.append(token)
+    def _write(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Hand over as much as the kernel takes; returns the rest."""
+        while pieces:
+            run = pieces[:_MOST_PIECES]
+            try:
+                taken = self._sock.sendmsg(run) if len(run) > 1 else self._sock.send(run[0])
+            except OSError as error:
+                self._not_taken(error)
+                return pieces
+            for whole, piece in enumerate(run):
+                if taken < len(piece):
+                    return [memoryview(piece)[taken:], *pieces[whole + 1 :]]
+                taken -= len(piece)
+            pieces = pieces[len(run) :]
+        return pieces
+
+    def _not_taken(self, error: OSError) -> int:
+        """The kernel takes nothing now. If it never will, reading tells: what arrived before the error still counts."""
+        if not isinstance(error, BlockingIOError | InterruptedError):
+            self._loop.call_soon(self._broke, error)
+        return 0
+
+    def _keep(self, unsent: list[bytes | memoryview]) -> None:
+        self.writable = False
+        self._unsent = unsent
+        if not self._hung_up:
+            self._loop.add_writer(self._sock.fileno(), self._write_on)
+
+    def _write_on(self) -> None:
+        """The kernel takes more."""
+        unsent = self._write(self._unsent or [])
+        self._unsent = unsent or None
+        if unsent or not self._open:
+            return
+        self._loop.remove_writer(self._sock.fileno())
+        self.writable = True
+        if self._finishing:
+            self._shut_down()
+        self._all_taken()
+        if self.writable and self._closing is None:
+            self.observer.writable()
 
     def _all_taken(self) -> None:
         tokens, self._tokens = self._tokens, None
@@ -165,44 +217,108 @@ class StreamFlow(Flow, asyncio.Protocol):
     # Receiving
 
     def pause_receiving(self) -> None:
-        if not self._remote_finished and self._closing is None:
+        if not self._paused and self._closing is None:
             self._paused = True
-            self._transport.pause_reading()
-            self._hold()
+            if self._open and not self._remote_finished:
+                self._read_on(False)
 
     def resume_receiving(self) -> None:
+        if not self._paused:
+            return
         self._paused = False
-        if not self._remote_finished:
-            self._transport.resume_reading()
-            self._let_go()
+        if self._hung_up:
+            self._loop.call_soon(self._read_to_the_end)
+        elif self._open and not self._remote_finished:
+            self._read_on(True)
 
-    def _take_a_breath(self) -> None:
-        """Under uvloop a busy socket is read dozens of times before anything else runs. Whoever waits for data should
-        have them first: memory that is used again at once is still in the caches."""
-        self._transport.pause_reading()
-        self._loop.call_soon(self._read_on)
+    def _read_on(self, wanted: bool) -> None:
+        descriptor = self._sock.fileno()
+        if self._quiet_reads:
+            self._streams.watch_reading(descriptor, wanted)
+        elif wanted:
+            self._loop.add_reader(descriptor, self._read)
+        else:
+            self._loop.remove_reader(descriptor)
 
-    def _read_on(self) -> None:
-        if not self._paused and not self._remote_finished:
-            self._transport.resume_reading()
+    def _have_the_loop_read(self) -> None:
+        self._quiet_reads = 0
+        self._loop.add_reader(self._sock.fileno(), self._read)
 
-    def _hold(self) -> None:
-        """A loop refers only to what it reads from or writes to; nobody else has to keep a reference to us."""
-        self._let_go()
-        self._holder = self._loop.call_later(_HOLD, self._hold)
+    def readable(self) -> None:
+        """See :class:`OpenStreams`, which watches a connection as long as it is quiet."""
+        self._quiet_reads -= 1
+        if not self._quiet_reads:
+            self._streams.watch_reading(self._sock.fileno(), False)
+            self._have_the_loop_read()
+        self._read()
 
-    def _let_go(self) -> None:
-        if self._holder is not None:
-            self._holder.cancel()
-            self._holder = None
+    def _read(self) -> None:
+        limit = self._read_size
+        try:
+            data = self._sock.recv(limit)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        size = len(data)
+        if not size:
+            self._end_of_stream()
+            return
+        if size == limit:
+            self._read_size = min(limit * 4, _LARGE_READ)
+        elif size < limit >> 3 and limit > _SMALL_READ:
+            self._read_size = limit >> 1
+        if self._closing is None:
+            self.observer.received(data, None, False)
+
+    def _end_of_stream(self) -> None:
+        self._remote_finished = True
+        if self._closing is not None and self._closing.reported:
+            self._release()
+            return
+        self._read_on(False)
+        if self._closing is None:
+            self.observer.finished()
+
+    def hung_up(self) -> None:
+        """The kernel has given the connection up (see :class:`OpenStreams`): read what there is, then the error. The
+        loop may not tell any more when there is something to read."""
+        if not self._hung_up and self._open:
+            self._hung_up = True
+            descriptor = self._sock.fileno()
+            self._streams.watch_reading(descriptor, False)
+            if not self._quiet_reads:
+                self._loop.remove_reader(descriptor)
+            if self._unsent is not None:
+                self._loop.remove_writer(descriptor)
+            self._read_to_the_end()
+
+    def abandon(self) -> None:
+        """See :class:`OpenStreams`."""
+        if self._open:
+            self._release()
+
+    def _read_to_the_end(self) -> None:
+        if self._remote_finished:
+            self._lost(None)
+        elif self._open and not self._paused:
+            self._read()
+            if self._open:
+                self._loop.call_soon(self._read_to_the_end)
+
+    def _broke(self, error: OSError) -> None:
+        """A write has failed. Whoever is not reading hears of it now."""
+        if self._open and (self._paused or self._remote_finished):
+            self._lost(error)
 
     # Ending
 
     def finish(self) -> None:
         if not self._finishing:
             self._finishing = True
-            with contextlib.suppress(OSError):  # the peer may have reset the connection already
-                self._transport.write_eof()
+            if self._unsent is None:
+                self._shut_down()
 
     def close(self) -> None:
         if self._closing is None:
@@ -215,13 +331,45 @@ class StreamFlow(Flow, asyncio.Protocol):
         self.observer = _UNBOUND
         if self._closing is not None:
             self._closing.cancel()
-        transport = self._transport
-        if not transport.is_closing():
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                with contextlib.suppress(OSError):  # the connection may be gone already
-                    options.abort_on_close(sock)
-        transport.abort()
+        if self._open:
+            with contextlib.suppress(OSError):  # the connection may be gone already
+                options.abort_on_close(self._sock)
+            self._release()
+
+    def _shut_down(self) -> None:
+        try:  # noqa: SIM105 - at every close, and a context manager costs more than the system call
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the peer has reset the connection already
+
+    def _release(self) -> None:
+        """Give the socket back."""
+        self.writable = self._open = False
+        sock, loop = self._sock, self._loop
+        if self._local is None:
+            try:
+                self._local = sock.getsockname()
+            except OSError:
+                self._local = ()
+        descriptor = sock.fileno()
+        if not self._quiet_reads:
+            loop.remove_reader(descriptor)
+        if self._unsent is not None:
+            loop.remove_writer(descriptor)
+            self._unsent = None
+        self._streams.remove(descriptor)
+        sock.close()
+
+    def _lost(self, error: OSError | None) -> None:
+        """The connection is no more."""
+        closing, observer = self._closing, self.observer
+        self.observer = _UNBOUND
+        self._release()
+        if closing is not None:
+            closing.cancel()
+            if closing.reported:
+                return
+        observer.closed(broken(error))
 
     # Properties
 
@@ -232,7 +380,7 @@ class StreamFlow(Flow, asyncio.Protocol):
         changed = self._properties.snapshot()
         changed.set(name, value)
         try:
-            option(self._transport.get_extra_info("socket"), value, changed)
+            option(self._sock, value, changed)
         except OSError as error:
             raise PropertyError(
                 f"{name} = {value!r}: the kernel refuses it ({error.strerror or error})"
@@ -240,68 +388,16 @@ class StreamFlow(Flow, asyncio.Protocol):
         self._properties = changed
 
     def backlog(self) -> int:
-        transport = self._transport
-        sock = transport.get_extra_info("socket")
-        descriptor = -1 if sock is None else sock.fileno()
-        return transport.get_write_buffer_size() + (
-            options.unacknowledged(descriptor) if descriptor >= 0 else 0
-        )
-
-    def is_dead(self) -> bool:
-        """Whether the kernel has given the connection up; loops do not notice a reset after the peer's FIN."""
-        sock = self._transport.get_extra_info("socket")
-        return sock is not None and options.tcp_is_closed(sock)
+        if not self._open:
+            return 0
+        kept = sum(map(len, self._unsent)) if self._unsent else 0
+        return kept + options.unacknowledged(self._sock.fileno())
 
     def read(self, name: str) -> object:
         return sys.maxsize if name in ("send_msg_max_len", "recv_msg_max_len") else None
 
     def statistics(self) -> dict[str, float]:
-        sock = self._transport.get_extra_info("socket")
-        return {} if sock is None else options.tcp_statistics(sock)
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=0)
-        if self._accepted is not None:
-            accepted, self._accepted = self._accepted, None
-            accepted(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._closing is None:
-            self.observer.received(data, None, False)
-            if len(data) >= _LARGE_READ and not isinstance(self._loop, asyncio.BaseEventLoop):
-                self._take_a_breath()
-
-    def eof_received(self) -> bool:
-        self._remote_finished = True
-        self._hold()
-        if self._closing is not None:
-            self._closing.peer_finished()
-        else:
-            self.observer.finished()
-        return True
-
-    def pause_writing(self) -> None:
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        self.writable = True
-        self._all_taken()
-        if self.writable and self._closing is None:
-            self.observer.writable()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.writable = False
-        self._let_go()
-        closing, observer = self._closing, self.observer
-        self.observer = _UNBOUND
-        if closing is not None:
-            closing.cancel()
-            if closing.reported:
-                return
-        observer.closed(broken(error))
+        return options.tcp_statistics(self._sock) if self._open else {}
 
 
 class _Closing:
@@ -311,26 +407,16 @@ class _Closing:
     sending, because closing it then would reset the peer and could destroy what it has not read yet.
     """
 
-    __slots__ = ("_deadline", "_flow", "_handle", "_interval", "_last", "_peer_finished", "reported")
+    __slots__ = ("_deadline", "_flow", "_handle", "_interval", "_last", "_started", "reported")
 
     def __init__(self, flow: StreamFlow) -> None:
         self._flow = flow
         self.reported = False
-        self._peer_finished = flow._remote_finished
-        self._interval = _FIRST_POLL
-        self._last = -1
-        loop = flow._loop
-        now = loop.time()
-        self._deadline = (now + LINGER, now + LINGER_IN_ALL)
-        self._handle: asyncio.Handle = loop.call_soon(self._poll)
+        self._interval = 0.0
+        self._handle: asyncio.Handle = flow._loop.call_soon(self._poll)
 
     def cancel(self) -> None:
         self._handle.cancel()
-
-    def peer_finished(self) -> None:
-        self._peer_finished = True
-        if self.reported:
-            self._release()
 
     def _poll(self) -> None:
         flow = self._flow
@@ -338,20 +424,18 @@ class _Closing:
         loop = flow._loop
         if outstanding <= 1:  # the FIN itself may still be on its way
             self._report(None)
-            if self._peer_finished:
-                self._release()
+            if flow._remote_finished:
+                flow._release()
             else:
-                self._handle = loop.call_later(DRAIN, self._release)
-            return
-        if flow.is_dead():
-            self._report(broken(None))
-            flow.abort()
+                flow._streams.linger(flow._sock.fileno())
             return
         now = loop.time()
+        if not self._interval:
+            self._interval, self._last, self._started = _FIRST_POLL, -1, now
         if outstanding != self._last:
             self._last = outstanding
-            self._deadline = (now + LINGER, self._deadline[1])
-        if now >= min(self._deadline):
+            self._deadline = min(now + LINGER, self._started + LINGER_IN_ALL)
+        if now >= self._deadline:
             self._report(
                 ConnectionError(
                     f"the peer did not acknowledge the last {outstanding} bytes in time", Reason.TIMEOUT
@@ -367,136 +451,88 @@ class _Closing:
         observer, self._flow.observer = self._flow.observer, _UNBOUND
         observer.closed(error)
 
-    def _release(self) -> None:
-        self._handle.cancel()
-        self._flow._transport.close()
 
-
-class StreamListener(StackListener):
-    """A listening TCP socket."""
-
-    __slots__ = ("_address", "_server")
-
-    def __init__(self, server: asyncio.AbstractServer, address: Address) -> None:
-        self._server = server
-        self._address = address
-
-    @property
-    def local_address(self) -> Address:
-        return self._address
-
-    def close(self) -> None:
-        self._server.close()
+def begin_stream(
+    stack: Stack, candidate: Candidate, observer: FlowObserver, protocol: int = 0
+) -> StreamFlow | Coroutine[Any, Any, Flow]:
+    """Start one attempt to connect: the Flow if the kernel connects at once, as on loopback, else what remains to be
+    awaited. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    properties = candidate.properties
+    remote = sockaddr(candidate.remote)
+    sock = socket.socket(family_of(candidate.remote), _NON_BLOCKING_STREAM, protocol)
+    try:
+        if not _NON_BLOCKING:
+            sock.setblocking(False)
+        _configure(sock, candidate)
+        result = sock.connect_ex(remote)
+        if result == errno.EINPROGRESS:
+            result = sock.connect_ex(remote)  # on loopback it is through by now, and 0 says so
+        if result not in (0, errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN):
+            raise _refusal(result, remote)
+    except BaseException:
+        sock.close()
+        raise
+    flow = StreamFlow(stack, observer, properties, loop, open_streams.of(loop), sock, remote)
+    if result:
+        return _connected(flow)
+    flow.start()
+    return flow
 
 
 async def connect_stream(
     stack: Stack, candidate: Candidate, observer: FlowObserver, protocol: int = 0
-) -> StreamFlow:
+) -> Flow:
     """One attempt to connect. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    remote = candidate.remote
-    sock = socket.socket(family_of(remote), _NON_BLOCKING_STREAM, protocol)
+    started = begin_stream(stack, candidate, observer, protocol)
+    return started if isinstance(started, StreamFlow) else await started
+
+
+def _configure(sock: socket.socket, candidate: Candidate) -> None:
+    properties = candidate.properties
+    options.limit_unsent(sock)
+    options.choose_delay(sock, properties.conn_capacity_profile)
+    if candidate.interface is not None:
+        options.bind_to_interface(sock, candidate.interface)
+    options.apply_stream_options(sock, properties)
+    if candidate.remote.is_ipv6 and properties.use_temporary_local_address is None:
+        options.prefer_temporary_address(sock, True)  # the default of whoever initiates
+    if candidate.hop_limit is not None:
+        options.set_hop_limit(sock, candidate.hop_limit)
+    if candidate.local is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(sockaddr(candidate.local))
+
+
+async def _connected(flow: StreamFlow) -> Flow:
+    """Wait until the kernel says how it went."""
+    loop, sock = flow._loop, flow._sock
+    told: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _tell, told)
     try:
-        if not _NON_BLOCKING:
-            sock.setblocking(False)
-        options.limit_unsent(sock)
-        if candidate.interface is not None:
-            options.bind_to_interface(sock, candidate.interface)
-        options.apply_stream_options(sock, candidate.properties)
-        if remote.is_ipv6 and candidate.properties.use_temporary_local_address is None:
-            options.prefer_temporary_address(sock, True)  # the default of whoever initiates
-        if candidate.hop_limit is not None:
-            options.set_hop_limit(sock, candidate.hop_limit)
-        if candidate.local is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(sockaddr(candidate.local))
-        await _connect_socket(loop, sock, sockaddr(remote))
-        flow = StreamFlow(stack, observer, candidate.properties, loop)
-        await loop.create_connection(lambda: flow, sock=sock)
+        try:
+            await told
+        finally:
+            loop.remove_writer(sock)
+        result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if result:
+            raise _refusal(result, flow._remote)
     except BaseException:
         sock.close()
         raise
-    _restore_nagle(sock, candidate.properties)
+    flow.start()
     return flow
 
 
-async def listen_stream(
-    stack: Stack, request: ListenRequest, accepted: Accepted, protocol: int = 0
-) -> StreamListener:
-    """Bind and accept. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    properties = request.properties
-    sock = socket.socket(family_of(request.local), socket.SOCK_STREAM, protocol)
-
-    def admit(flow: StreamFlow) -> None:
-        if request.admits is not None and not request.admits(flow.remote_address.ip):
-            flow.abort()
-            return
-        _restore_nagle(flow._transport.get_extra_info("socket"), properties)
-        accepted(flow)
-
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        options.limit_unsent(sock)
-        if request.interface is not None:
-            options.bind_to_interface(sock, request.interface)
-        options.apply_stream_options(sock, properties)
-        if request.hop_limit is not None:
-            options.set_hop_limit(sock, request.hop_limit)
-        sock.bind(sockaddr(request.local))
-        server = await loop.create_server(
-            lambda: StreamFlow(stack, _UNBOUND, properties, loop, admit), sock=sock, backlog=BACKLOG
-        )
-        return StreamListener(server, address_of(sock.getsockname()))
-    except BaseException:
-        sock.close()
-        raise
+def _tell(told: asyncio.Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
-async def _connect_socket(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[Any, ...]
-) -> None:
-    """``loop.sock_connect``, but without a turn of the loop where the kernel connects at once."""
-    result = sock.connect_ex(address)
-    if result == errno.EINPROGRESS:
-        result = sock.connect_ex(address)  # on loopback it is through by now, and 0 says so
-    if result == 0:
-        return
-    if result not in (errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN):
-        raise OSError(result, f"{_strerror(result)} ({address[0]} port {address[1]})")
-    connected: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, _connect_done, sock, connected)
-    try:
-        await connected
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} ({address[0]} port {address[1]})") from None
-    finally:
-        loop.remove_writer(sock)
-
-
-def _connect_done(sock: socket.socket, connected: asyncio.Future[None]) -> None:
-    if connected.done():
-        return
-    result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if result:
-        connected.set_exception(OSError(result, _strerror(result)))
-    else:
-        connected.set_result(None)
-
-
-def _strerror(number: int) -> str:
+def _refusal(number: int, remote: tuple[Any, ...]) -> OSError:
     import os
 
-    return os.strerror(number)
-
-
-def _restore_nagle(sock: socket.socket, properties: TransportProperties) -> None:
-    """Event loops switch Nagle's algorithm off on every TCP transport; two capacity profiles want it on."""
-    if not options.wants_small_packets_at_once(properties.conn_capacity_profile):
-        options.set_no_delay(sock, False)
+    return OSError(number, f"{os.strerror(number)} ({remote[0]} port {remote[1]})")
 
 
 def joined(pieces: list[bytes]) -> list[bytes]:

@@ -16,8 +16,8 @@ Rules that hold for every Flow:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from neatpy.errors import CloneError, Reason
 from neatpy.message import Data as Data
@@ -39,6 +39,9 @@ class Availability:
     def __init__(self, available: bool, reason: str = "") -> None:
         self.available = available
         self.reason = reason
+
+
+AVAILABLE = Availability(True)
 
 
 class Address(NamedTuple):
@@ -315,7 +318,7 @@ class Stack(ABC):
 
     def available(self) -> Availability:
         """Whether this host can run the stack. Cheap after the first call, and never raises."""
-        return Availability(True)
+        return AVAILABLE
 
     def security_obstacle(self, security: SecurityParameters, *, listening: bool = False) -> str | None:
         """Why these security parameters rule this stack out, or None. Only asked of secure stacks."""
@@ -325,6 +328,12 @@ class Stack(ABC):
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
         """One attempt, handshakes included. ``observer`` becomes the Flow's observer and may be called even before
         this returns. Cancelling ends the attempt and frees all it took. Raises OSError or EstablishmentError."""
+
+    def begin(self, candidate: Candidate, observer: FlowObserver) -> Flow | Coroutine[Any, Any, Flow]:
+        """Start an attempt: gives its Flow if that is there at once, else what remains to be awaited, as ``connect``.
+
+        For stacks that may need no turn of the loop. Raises as ``connect`` does."""
+        return self.connect(candidate, observer)
 
     @abstractmethod
     async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from neatpy.stacks._stream import connect_stream, listen_stream
+from collections.abc import Coroutine
+from typing import Any
+
+from neatpy.stacks._stream import begin_stream, connect_stream
 from neatpy.stacks.contract import (
     Accepted,
     Candidate,
@@ -47,8 +50,13 @@ class TcpStack(Stack):
         namespace="tcp",
     )
 
+    def begin(self, candidate: Candidate, observer: FlowObserver) -> Flow | Coroutine[Any, Any, Flow]:
+        return begin_stream(self, candidate, observer)
+
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
         return await connect_stream(self, candidate, observer)
 
     async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
+        from neatpy.stacks._stream_listener import listen_stream
+
         return await listen_stream(self, request, accepted)

@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from neatpy.enumerations import CapacityProfile, Preference
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
 
@@ -31,7 +36,6 @@ _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)
 _THROUGHPUT_PROFILES = (CapacityProfile.SCAVENGER, CapacityProfile.CAPACITY_SEEKING)
 
 _SIOCOUTQ = 0x5411
-_TCP_CLOSE = b"\x07"
 _SIZE = 104
 _MICROSECOND = 1e-6
 
@@ -132,6 +136,12 @@ def set_no_delay(sock: socket.socket, enabled: bool) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(enabled))
 
 
+def choose_delay(sock: socket.socket, profile: CapacityProfile) -> None:
+    """Nagle's algorithm as this capacity profile wants it; the kernel has it on."""
+    if wants_small_packets_at_once(profile):
+        set_no_delay(sock, True)
+
+
 def _capacity_profile(sock: socket.socket, value: Any, _: TransportProperties) -> None:
     set_dscp(sock, value)
     set_no_delay(sock, wants_small_packets_at_once(value))
@@ -221,25 +231,12 @@ def tcp_statistics(sock: HasOptions) -> dict[str, float]:
     }
 
 
-def tcp_is_closed(sock: HasOptions) -> bool:
-    """Whether the kernel holds no connection any more: it was reset or timed out. False if the kernel does not tell."""
-    option = getattr(socket, "TCP_INFO", None)
-    if option is None or not sys.platform.startswith("linux"):
-        return False
-    try:
-        return sock.getsockopt(socket.IPPROTO_TCP, option, 1) == _TCP_CLOSE
-    except OSError:
-        return False
-
-
 def unacknowledged(descriptor: int) -> int:
     """Bytes that were written and that the peer has not acknowledged, the FIN counting as one; 0 if unknown."""
-    try:
-        import fcntl
-
-        return int.from_bytes(fcntl.ioctl(descriptor, _SIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
-    except ImportError:
+    if fcntl is None:
         return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(descriptor, _SIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOTTY, errno.EBADF, errno.ENOTSOCK):
             return 0
