@@ -203,7 +203,10 @@ class Connection:
         """
         if get_ident() != self._thread:
             raise RuntimeError(_OTHER_THREAD)
-        if min_incomplete_length is not None or max_length is not None:
+        if max_length is not None or (
+            min_incomplete_length is not None
+            and not (type(min_incomplete_length) is int and min_incomplete_length > 0)
+        ):
             _check_lengths(min_incomplete_length, max_length)
         return self._path.receive(min_incomplete_length, max_length)
 
@@ -695,8 +698,6 @@ class Batch:
 
 
 def _check_lengths(minimum: int | None, maximum: int | None) -> None:
-    if maximum is None and type(minimum) is int and minimum > 0:
-        return
     for name, value in (("min_incomplete_length", minimum), ("max_length", maximum)):
         if value is None or value == math.inf:
             continue

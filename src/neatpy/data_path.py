@@ -19,7 +19,14 @@ from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportSer
 from neatpy.hook import hook
 from neatpy.message import Message, MessageContext
 from neatpy.receiving import ReceiveFuture, ReceiveQueue
-from neatpy.sending import Part, SendFuture, SendQueue
+from neatpy.sending import (
+    CONTEXT_REFERENCES,
+    RECEIPT_REFERENCES,
+    Part,
+    SendFuture,
+    SendQueue,
+    getrefcount,
+)
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -64,6 +71,7 @@ class DataPath(FlowObserver):
     __slots__ = (
         "_batches",
         "_completed_later",
+        "_context",
         "_deaf",
         "_defaults",
         "_direct",
@@ -81,9 +89,11 @@ class DataPath(FlowObserver):
         "_paused",
         "_properties",
         "_queue",
+        "_receipt",
         "_receive_limit",
         "_receiving",
         "_together",
+        "_token",
         "bytes_received",
         "bytes_sent",
         "flow",
@@ -107,6 +117,9 @@ class DataPath(FlowObserver):
         self._completed_later: list[SendFuture] | None = None
         self._together: list[tuple[bytes, SendFuture]] | None = None
         self._in_flight: dict[SendFuture | tuple[SendFuture, ...], None] | None = None
+        self._token: SendFuture | None = None
+        self._receipt: asyncio.Future[MessageContext] | None = None
+        self._context: MessageContext | None = None
         self._final_accepted = self._final_sent = self._draining = False
         self._paused = self.peer_finished = False
         self._over: TransportServicesError | None = None
@@ -171,28 +184,47 @@ class DataPath(FlowObserver):
             and type(data) is bytes
             and data
         ):
-            future = SendFuture(loop=self._loop)
-            future.context = context = MessageContext() if self._defaults is None else self._defaults.copy()
-            future.size = size = len(data)
-            future.end_of_message = True
+            # Most programs drop the future of a send. One that nobody has kept, with a context that nobody has kept or
+            # changed, answers the next send as well; so does a token that the Flow had no use for.
+            context = self._context
+            if (
+                context is None
+                or getrefcount(context) > CONTEXT_REFERENCES
+                or getrefcount(self._receipt) > RECEIPT_REFERENCES
+                or context._values is not None
+                or context._metadata is not None
+            ):
+                context = MessageContext() if self._defaults is None else self._defaults.copy()
+                self._context = context
+                self._receipt = None
+            token = self._token
+            if token is None:
+                token = self._token = SendFuture(loop=self._loop)
             try:
-                taken = flow.send(data, context, True, future)
+                taken = flow.send(data, context, True, token)
             except SendError as error:
-                self.failed(future, error)
-                return future
+                self._take_token(context, data)
+                self.failed(token, error)
+                return token
+            if taken and self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None:
+                self._immediate += 1
+                self.messages_sent += 1
+                self.bytes_sent += len(data)
+                if hook.active:
+                    hook.emit(hook.events.MessageSent(self._owner, size=len(data)))
+                receipt = self._receipt
+                if receipt is None:
+                    receipt = self._receipt = self._loop.create_future()
+                    receipt.set_result(context)
+                return receipt
+            self._take_token(context, data)
             if taken:
-                if self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None and not hook.active:
-                    self._immediate += 1
-                    self.messages_sent += 1
-                    self.bytes_sent += size
-                    future.set_result(context)
-                else:
-                    self._complete(future)
+                self._complete(token)
             else:
-                self._await_taking(future)
+                self._await_taking(token)
                 if not flow.writable:
                     self._direct = None
-            return future
+            return token
         if (
             self._together is not None
             and context is None
@@ -208,6 +240,13 @@ class DataPath(FlowObserver):
             self._together.append((data, future))
             return future
         return self._send_with_care(data, context, end_of_message, message_properties)
+
+    def _take_token(self, context: MessageContext, data: bytes) -> None:
+        """The token is the answer to its own send after all."""
+        token = self._token
+        assert token is not None
+        token.context, token.size, token.end_of_message = context, len(data), True
+        self._token = self._context = self._receipt = None
 
     def start_batch(self) -> None:
         """Hold sends back until ``end_batch``, at the latest until the end of this turn of the loop."""

@@ -241,10 +241,11 @@ class ReceiveQueue:
 
     def request(self, waiter: ReceiveFuture) -> None:
         """Enqueue a receive; it is answered now if it can be."""
-        if self._waiters is None:
+        waiters = self._waiters
+        if waiters is None:
             self._waiters = [waiter]
         else:
-            self._waiters.append(waiter)
+            waiters.append(waiter)
         if self._queue or self._ended is not None:
             self._answer()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +42,32 @@ class SendFuture(_MessageContextFuture):
         if not self.done():
             self.set_exception(error)
             self._log_traceback = False
+
+
+class _Kept:
+    """Stands for a data path in :func:`_own_references`."""
+
+    __slots__ = ("context", "receipt")
+
+
+def _own_references() -> tuple[int, int]:
+    """How many references to a context and to the receipt that holds it :meth:`DataPath.send` itself has, as the
+    interpreter counts them there."""
+    kept = _Kept()
+    kept.context = object()
+    kept.receipt = [kept.context]
+    context = kept.context
+    return getrefcount(context), getrefcount(kept.receipt)
+
+
+def _uncounted(_: object) -> int:
+    return 1 << 30
+
+
+getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _uncounted)
+"""Where references are not counted it says so many that nothing seems unused."""
+
+CONTEXT_REFERENCES, RECEIPT_REFERENCES = (0, 0) if getrefcount is _uncounted else _own_references()
 
 
 class Part(NamedTuple):
