@@ -49,6 +49,17 @@ class _Kept:
 
     __slots__ = ("context", "receipt")
 
+    context: object
+    receipt: object
+
+
+def _uncounted(_: object, /) -> int:
+    return 1 << 30
+
+
+getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _uncounted)
+"""Where references are not counted it says so many that nothing seems unused."""
+
 
 def _own_references() -> tuple[int, int]:
     """How many references to a context and to the receipt that holds it :meth:`DataPath.send` itself has, as the
@@ -59,13 +70,6 @@ def _own_references() -> tuple[int, int]:
     context = kept.context
     return getrefcount(context), getrefcount(kept.receipt)
 
-
-def _uncounted(_: object) -> int:
-    return 1 << 30
-
-
-getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _uncounted)
-"""Where references are not counted it says so many that nothing seems unused."""
 
 CONTEXT_REFERENCES, RECEIPT_REFERENCES = (0, 0) if getrefcount is _uncounted else _own_references()
 
