@@ -186,6 +186,8 @@ class Connection:
         """
         if get_ident() != self._thread:
             raise RuntimeError(_OTHER_THREAD)
+        if context is None and type(data) is bytes and data and end_of_message and not message_properties:
+            return self._path.send_plain(data)
         return self._path.send(data, context, end_of_message, message_properties)
 
     def receive(
@@ -208,7 +210,7 @@ class Connection:
             and not (type(min_incomplete_length) is int and min_incomplete_length > 0)
         ):
             _check_lengths(min_incomplete_length, max_length)
-        return self._path.receive(min_incomplete_length, max_length)
+        return self._path.request(min_incomplete_length or 0, max_length)
 
     def __aiter__(self) -> Connection:
         return self
@@ -219,7 +221,7 @@ class Connection:
         if message is not None:
             return message
         try:
-            return await self._path.receive(None, None)
+            return await self._path.request(0, None)
         except ReceiveError as error:
             if error.reason is Reason.CONNECTION_CLOSED:
                 raise StopAsyncIteration from None

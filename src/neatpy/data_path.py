@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from neatpy.enumerations import Direction, Preference
 from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportServicesError
 from neatpy.hook import hook
-from neatpy.message import Message, MessageContext
-from neatpy.receiving import ReceiveFuture, ReceiveQueue
+from neatpy.message import MessageContext
+from neatpy.receiving import ReceiveQueue
 from neatpy.sending import (
     CONTEXT_REFERENCES,
     RECEIPT_REFERENCES,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _IMMEDIATE_LIMIT = 64
 """Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
+
+_NO_PROPERTIES: Mapping[str, Any] = {}
 
 _CORK_LIMIT = 256 * 1024
 """Bytes that are coalesced before the Flow is asked whether it still takes any."""
@@ -65,14 +67,13 @@ class Owner(Protocol):
         """For the contexts of received Messages."""
 
 
-class DataPath(FlowObserver):
-    """Sending and receiving on one Connection."""
+class DataPath(ReceiveQueue, FlowObserver):
+    """Sending and receiving on one Connection. Its receiving half is the queue that it is."""
 
     __slots__ = (
         "_batches",
         "_completed_later",
         "_context",
-        "_deaf",
         "_defaults",
         "_direct",
         "_direction",
@@ -83,21 +84,15 @@ class DataPath(FlowObserver):
         "_final_sent",
         "_immediate",
         "_in_flight",
-        "_loop",
         "_over",
         "_owner",
-        "_paused",
         "_properties",
         "_queue",
         "_receipt",
-        "_receive_limit",
-        "_receiving",
         "_together",
         "_token",
-        "bytes_received",
         "bytes_sent",
         "flow",
-        "messages_received",
         "messages_sent",
         "peer_finished",
     )
@@ -105,8 +100,8 @@ class DataPath(FlowObserver):
     flow: Flow | None
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, intent: Intent) -> None:
+        super().__init__(loop, intent.receive_limit, owner)
         self._owner = owner
-        self._loop = loop
         self.flow = None
         self._direct: Flow | None = None
         self._queue: SendQueue | None = None
@@ -121,11 +116,9 @@ class DataPath(FlowObserver):
         self._receipt: asyncio.Future[MessageContext] | None = None
         self._context: MessageContext | None = None
         self._final_accepted = self._final_sent = self._draining = False
-        self._paused = self.peer_finished = False
+        self.peer_finished = False
         self._over: TransportServicesError | None = None
-        self.bytes_sent = self.bytes_received = self.messages_sent = self.messages_received = 0
-        self._deaf = False
-        self._receiving = ReceiveQueue(intent.receive_limit, self._make_context)
+        self.bytes_sent = self.messages_sent = 0
         self.use(intent)
 
     def use(self, intent: Intent) -> None:
@@ -134,9 +127,8 @@ class DataPath(FlowObserver):
         self._direction = intent.direction
         if self._direction is Direction.UNIDIRECTIONAL_SEND:
             self._deaf = True
-            self._receiving.end(_only_sends)
-        self._receive_limit = intent.receive_limit
-        self._receiving.set_limit(self._receive_limit)
+            self.end_receiving(_only_sends)
+        self._limit = intent.receive_limit
         self._defaults = intent.message_defaults
 
     def bind(self, flow: Flow) -> None:
@@ -166,80 +158,57 @@ class DataPath(FlowObserver):
             or self._direction is Direction.UNIDIRECTIONAL_SEND
         )
 
-    def send(
-        self,
-        data: Data,
-        context: MessageContext | None,
-        end_of_message: bool,
-        message_properties: Mapping[str, Any],
-    ) -> asyncio.Future[MessageContext]:
-        """Send a Message or part of one; see ``Connection.send``."""
+    def send_plain(self, data: bytes) -> asyncio.Future[MessageContext]:
+        """Send a whole Message, not empty, without properties of its own: the quick way."""
         flow = self._direct
+        if flow is None or not flow.writable:
+            if self._together is not None:
+                future = SendFuture(loop=self._loop)
+                future.context, future.size, future.end_of_message = MessageContext(), len(data), True
+                self._together.append((data, future))
+                return future
+            return self.send(data, None, True, _NO_PROPERTIES)
+        # Most programs drop the future of a send. One that nobody has kept, with a context that nobody has kept or
+        # changed, answers the next send as well; so does a token that the Flow had no use for.
+        context = self._context
         if (
-            flow is not None
-            and context is None
-            and end_of_message
-            and flow.writable
-            and not message_properties
-            and type(data) is bytes
-            and data
+            context is None
+            or getrefcount(context) > CONTEXT_REFERENCES
+            or getrefcount(self._receipt) > RECEIPT_REFERENCES
+            or context._values is not None
+            or context._metadata is not None
         ):
-            # Most programs drop the future of a send. One that nobody has kept, with a context that nobody has kept or
-            # changed, answers the next send as well; so does a token that the Flow had no use for.
-            context = self._context
-            if (
-                context is None
-                or getrefcount(context) > CONTEXT_REFERENCES
-                or getrefcount(self._receipt) > RECEIPT_REFERENCES
-                or context._values is not None
-                or context._metadata is not None
-            ):
-                context = MessageContext() if self._defaults is None else self._defaults.copy()
-                self._context = context
-                self._receipt = None
-            token = self._token
-            if token is None:
-                token = self._token = SendFuture(loop=self._loop)
-            try:
-                taken = flow.send(data, context, True, token)
-            except SendError as error:
-                self._take_token(context, data)
-                self.failed(token, error)
-                return token
-            if taken and self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None:
-                self._immediate += 1
-                self.messages_sent += 1
-                self.bytes_sent += len(data)
-                if hook.active:
-                    hook.emit(hook.events.MessageSent(self._owner, size=len(data)))
-                receipt = self._receipt
-                if receipt is None:
-                    receipt = self._receipt = self._loop.create_future()
-                    receipt.set_result(context)
-                return receipt
+            context = MessageContext() if self._defaults is None else self._defaults.copy()
+            self._context = context
+            self._receipt = None
+        token = self._token
+        if token is None:
+            token = self._token = SendFuture(loop=self._loop)
+        try:
+            taken = flow.send(data, context, True, token)
+        except SendError as error:
             self._take_token(context, data)
-            if taken:
-                self._complete(token)
-            else:
-                self._await_taking(token)
-                if not flow.writable:
-                    self._direct = None
+            self.failed(token, error)
             return token
-        if (
-            self._together is not None
-            and context is None
-            and end_of_message
-            and not message_properties
-            and type(data) is bytes
-            and data
-        ):
-            future = SendFuture(loop=self._loop)
-            future.context = MessageContext()
-            future.size = len(data)
-            future.end_of_message = True
-            self._together.append((data, future))
-            return future
-        return self._send_with_care(data, context, end_of_message, message_properties)
+        if taken and self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None:
+            self._immediate += 1
+            self.messages_sent += 1
+            self.bytes_sent += len(data)
+            if hook.active:
+                hook.emit(hook.events.MessageSent(self._owner, size=len(data)))
+            receipt = self._receipt
+            if receipt is None:
+                receipt = self._receipt = self._loop.create_future()
+                receipt.set_result(context)
+            return receipt
+        self._take_token(context, data)
+        if taken:
+            self._complete(token)
+        else:
+            self._await_taking(token)
+            if not flow.writable:
+                self._direct = None
+        return token
 
     def _take_token(self, context: MessageContext, data: bytes) -> None:
         """The token is the answer to its own send after all."""
@@ -265,32 +234,13 @@ class DataPath(FlowObserver):
             if not self._batches:
                 self._flush()
 
-    def receive(self, minimum: int | None, maximum: int | None) -> ReceiveFuture:
-        """Ask for one Message or part of one; see ``Connection.receive``."""
-        limit = self._receive_limit
-        waiter = ReceiveFuture(loop=self._loop)
-        waiter.queue = receiving = self._receiving
-        waiter.minimum = minimum or 0
-        waiter.maximum = limit if maximum is None or maximum > limit else maximum
-        receiving.request(waiter)
-        if self._paused:
-            self._perhaps_resume()
-        return waiter
-
-    def take_whole(self) -> Message | None:
-        """The next whole Message if it is there already."""
-        message = self._receiving.pop_whole()
-        if message is not None and self._paused:
-            self._perhaps_resume()
-        return message
-
     # Ending
 
     def drain(self) -> None:
         """No more sends and receives; what waits to be sent is delivered, then the Flow closes."""
         self._draining = self._deaf = True
-        self._receiving.discard()
-        self._receiving.end(_closed_here)
+        self.discard_arrived()
+        self.end_receiving(_closed_here)
         self._perhaps_resume()
         self._batches = 0
         self._flush()
@@ -321,21 +271,21 @@ class DataPath(FlowObserver):
                 self.failed(token, SendError(str(error), error.reason, token.context))
             self._queue = None
         if discard:
-            self._receiving.discard()
-        receiving = self._receiving
-        receiving.end(
-            lambda: _caused(ReceiveError(str(error), error.reason, receiving.partial_context), error)
+            self.discard_arrived()
+        self.end_receiving(
+            lambda: _caused(ReceiveError(str(error), error.reason, self.partial_context), error)
         )
 
     # Sending
 
-    def _send_with_care(
+    def send(
         self,
         data: Data,
         context: MessageContext | None,
         end_of_message: bool,
         message_properties: Mapping[str, Any],
     ) -> asyncio.Future[MessageContext]:
+        """Send a Message or part of one; see ``Connection.send``."""
         size = _size_of(data)
         given = MessageContext(**message_properties) if context is None else context
         future = SendFuture(loop=self._loop)
@@ -600,36 +550,18 @@ class DataPath(FlowObserver):
 
     # Receiving
 
-    def _make_context(self) -> MessageContext:
-        context = MessageContext()
-        context.origin = self._owner
-        return context
+    def _pause(self) -> None:
+        if self.flow is not None:
+            self.flow.pause_receiving()
 
-    def _perhaps_resume(self) -> None:
-        if self._paused and self._receiving.drained and self.flow is not None:
-            self._paused = False
+    def _resume(self) -> None:
+        if self.flow is not None:
             self.flow.resume_receiving()
 
-    # What the Flow tells
+    def _trace_arrival(self, size: int, end_of_message: bool) -> None:
+        hook.emit(hook.events.DataReceived(self._owner, size=size, end_of_message=end_of_message))
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
-        self.bytes_received += len(data)
-        if end_of_message:
-            self.messages_received += 1
-        if hook.active:
-            hook.emit(hook.events.DataReceived(self._owner, size=len(data), end_of_message=end_of_message))
-        if context is not None and context.origin is None:
-            context.origin = self._owner
-        receiving = self._receiving
-        if self._deaf:
-            return
-        receiving.received(data, context, end_of_message)
-        if receiving.held >= self._receive_limit:
-            if receiving.full and not self._paused and self.flow is not None:
-                self._paused = True
-                self.flow.pause_receiving()
-        elif self._paused:
-            self._perhaps_resume()
+    # What the Flow tells
 
     def sent(self, token: object) -> None:
         for future in self._settled(token):
@@ -666,10 +598,7 @@ class DataPath(FlowObserver):
         flow = self.flow
         self.peer_finished = True
         if self._over is None:
-            one_message = flow is not None and not flow.preserves_boundaries
-            if one_message and self._receiving.partial_context is not None:
-                self.messages_received += 1
-            self._receiving.finished(as_end_of_message=one_message)
+            self.finish_receiving(as_end_of_message=flow is not None and not flow.preserves_boundaries)
 
     def closed(self, error: TransportServicesError | None) -> None:
         self._owner.flow_closed(error)

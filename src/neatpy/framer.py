@@ -105,7 +105,7 @@ class Chain(Protocol):
     def deliver(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
         """The topmost framer delivers."""
 
-    def upward(self) -> Callable[[bytes, MessageContext | None, bool], None]:
+    def upward(self) -> Callable[[bytes, MessageContext | None, bool, bool], None]:
         """The shortest way to ``deliver``, valid until ``blocked`` changes."""
 
     def end_of_data(self) -> None:
@@ -313,13 +313,24 @@ class MessageFramer:
         else:
             self._framer.new_sent_message(self._chain.connection, self, data, context, end_of_message)
 
-    def receive(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def receive(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         """Data come from below; what cannot be dealt with now waits."""
         if self._chain.blocked or self._backlog or not self._started:
             if self._backlog is None:
                 self._backlog = deque()
             self._backlog.append((data, context, end_of_message))
-        else:
+        elif not (
+            context is None
+            and self._next_frame is not None
+            and not end_of_message
+            and self._open is None
+            and not self._buffer.size
+            and not self._earmarked
+            and not self._passthrough
+            and self._take_single(data, self._next_frame, last)
+        ):
             self._take_in(data, context, end_of_message)
 
     def end_of_data(self) -> None:
@@ -351,17 +362,12 @@ class MessageFramer:
         if self._passthrough and not self._buffer.size and not self._earmarked:
             self._forward(data, context, end_of_message)
             return
-        buffer = self._buffer
-        if context is None and not buffer.size and not self._earmarked and self._open is None:
-            next_frame = self._next_frame
-            if next_frame is not None and not end_of_message and self._take_single(data, next_frame):
-                return
         self._context = context
         self._ended = end_of_message
-        buffer.append(data)
+        self._buffer.append(data)
         self._run()
 
-    def _take_single(self, data: bytes, next_frame: Callable[[bytes, int], Frame | None]) -> bool:
+    def _take_single(self, data: bytes, next_frame: Callable[[bytes, int], Frame | None], last: bool) -> bool:
         """A segment that is just one frame, as in request and response, needs no buffer."""
         try:
             frame = next_frame(data, 0)
@@ -371,9 +377,9 @@ class MessageFramer:
             return False
         self._wanted = 0
         if self._above is None:
-            self._chain.upward()(data[frame[0] : frame[1]], None, True)
+            self._chain.upward()(data[frame[0] : frame[1]], None, True, last)
         else:
-            self._above.receive(data[frame[0] : frame[1]], None, True)
+            self._above.receive(data[frame[0] : frame[1]], None, True, last)
         return True
 
     def _run(self) -> None:
@@ -419,9 +425,9 @@ class MessageFramer:
                 break
             start, stop, cursor, metadata = frame
             if metadata is None and inbound is None:
-                deliver(data[start:stop], None, True)
+                deliver(data[start:stop], None, True, False)
             else:
-                deliver(data[start:stop], self.new_context(**(metadata or {})), True)
+                deliver(data[start:stop], self.new_context(**(metadata or {})), True, False)
             if chain.blocked:
                 break
         if cursor != begin:

@@ -212,22 +212,31 @@ class FramedFlow(LayeredFlow):
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
         if self.over:
             raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
+        whole_frame = self._whole_frame
+        if whole_frame is not None and end_of_message and type(data) is bytes:
+            top = self._top
+            if top is self._bottom and not top._passthrough:
+                try:
+                    framed = whole_frame(top, data, context)
+                except SendError:
+                    raise
+                except Exception as error:
+                    raise _failed(error, context) from error
+                if framed is not None:
+                    if self._lower.send(framed, context, True, token):
+                        return True
+                    self._submitted += 1
+                    return False
         pieces: list[Piece] = []
         self._pieces = pieces
         try:
-            framed = None
-            if self._whole_frame is not None and end_of_message and type(data) is bytes and self._is_plain:
-                framed = self._whole_frame(self._top, data, context)
-            if framed is None:
-                self._top.push(data, context, end_of_message)
+            self._top.push(data, context, end_of_message)
         except SendError:
             raise
         except Exception as error:
-            raise SendError(f"a framer failed: {error!r}", Reason.PROTOCOL_FAILED, context) from error
+            raise _failed(error, context) from error
         finally:
             self._pieces = None
-        if framed is not None:
-            return self._pass_down(framed, context, True, token)
         if len(pieces) == 1:
             data, piece_context, end_of_message = pieces[0]
             return self._pass_down(data, piece_context or context, end_of_message, token)
@@ -263,7 +272,7 @@ class FramedFlow(LayeredFlow):
         except SendError:
             raise
         except Exception as error:
-            raise SendError(f"a framer failed: {error!r}", Reason.PROTOCOL_FAILED, context) from error
+            raise _failed(error, context) from error
         finally:
             self._pieces = None
         if not pieces:
@@ -375,16 +384,18 @@ class FramedFlow(LayeredFlow):
         else:
             self._lower.resume_receiving()
 
-    def upward(self) -> Callable[[bytes, MessageContext | None, bool], None]:
+    def upward(self) -> Callable[[bytes, MessageContext | None, bool, bool], None]:
         """The shortest way to ``deliver``."""
         return self.observer.received if self._early is None and not self._closing else self.deliver
 
-    def deliver(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def deliver(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         """The topmost framer delivers."""
         if self._early is not None:
             self._early.append(("received", data, context, end_of_message))
         elif not self._closing:
-            self.observer.received(data, context, end_of_message)
+            self.observer.received(data, context, end_of_message, last)
 
     def end_of_data(self) -> None:
         """All that the peer sent has been delivered."""
@@ -627,3 +638,7 @@ def _as(kind: type[Any], error: Exception) -> Any:
     )
     result.__cause__ = error
     return result
+
+
+def _failed(error: Exception, context: MessageContext) -> SendError:
+    return SendError(f"a framer failed: {error!r}", Reason.PROTOCOL_FAILED, context)

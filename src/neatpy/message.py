@@ -22,16 +22,25 @@ class Message:
     ``bytes(message)`` and ``len(message)`` are those of ``data``. A Message is true, even an empty one.
     """
 
-    __slots__ = ("context", "data", "end_of_message")
+    __slots__ = ("_context", "_origin", "data", "end_of_message")
 
     data: bytes
-    context: MessageContext
     end_of_message: bool
 
     def __init__(self, data: bytes, context: MessageContext, end_of_message: bool) -> None:
         self.data = data
-        self.context = context
         self.end_of_message = end_of_message
+        self._context: MessageContext | None = context
+        self._origin: object = None
+
+    @property
+    def context(self) -> MessageContext:
+        """The Message's properties and metadata, and where it came from; made when it is first asked for."""
+        context = self._context
+        if context is None:
+            context = self._context = MessageContext()
+            context.origin = self._origin
+        return context
 
     def __bytes__(self) -> bytes:
         return self.data

@@ -1,8 +1,11 @@
 """What has arrived on one Connection and who waits for it (RFC 9622 section 9.3).
 
-Pure logic: no socket, no loop but the futures of those who wait. Data come in as parts of Messages, in order; each
-receive is answered once, in order, with a whole Message or with as much of one as it allows. Backpressure is the
-caller's: it looks at ``full`` and ``drained``.
+Pure logic: no socket, and of the loop only futures. Data come in as parts of Messages, in order; each receive is
+answered once, in order, with a whole Message or with as much of one as it allows.
+
+An answer is handed out at the end of the turn in which its data came (see :mod:`neatpy.system.turns`), which is at once
+if who tells has nothing left to do. Until then the receive can be withdrawn, and the Message stays the
+next one: cancelling loses nothing.
 """
 
 from __future__ import annotations
@@ -10,17 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import Reason, ReceiveError
-from neatpy.message import Message
-
-if TYPE_CHECKING:
-    from neatpy.message import MessageContext
-
-    _MessageFuture = asyncio.Future[Message]
-else:
-    _MessageFuture = asyncio.Future  # a generic alias costs every object a dictionary
+from neatpy.hook import hook
+from neatpy.message import Message, MessageContext
+from neatpy.system.turns import complete, turns
 
 _OVERHEAD = 256
 """Bytes that a waiting Message is taken to cost beside its data, so that many tiny ones are bounded too."""
@@ -28,40 +25,11 @@ _OVERHEAD = 256
 _JOIN_LIMIT = 64 * 1024
 """Bytes up to which parts of a Message are joined when less would do too."""
 
+_new_message = Message.__new__
 
-class ReceiveFuture(_MessageFuture):
-    """Answers one receive. It never logs, and a Message is not lost if its waiter is cancelled at the last moment.
-
-    Made as ``ReceiveFuture(loop=loop)``, with the attributes set afterwards: the quickest way there is.
-    """
-
-    __slots__ = ("maximum", "minimum", "queue")
-
-    queue: ReceiveQueue
-    minimum: int
-    """Bytes from which part of a Message will do; 0: only whole ones."""
-    maximum: int
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Withdraw the request. A task that is cancelled calls this of the future it awaits: if it was answered in
-        that very turn of the loop, the task will never see the Message, which is then still the next to be received.
-        """
-        if super().cancel(msg):
-            return True
-        if not self.cancelled() and self.exception() is None and self._is_awaited_in_vain():
-            self.queue.put_back(self.result())
-        return False
-
-    def _is_awaited_in_vain(self) -> bool:
-        return any(
-            task._fut_waiter is self and task.cancelling()  # type: ignore[attr-defined]
-            for task in asyncio.all_tasks(self.get_loop())
-        )
-
-    def fail(self, error: BaseException) -> None:
-        """End with this error, without a log entry if nobody asks."""
-        self.set_exception(error)
-        self._log_traceback = False
+_Waiter = tuple["asyncio.Future[Message]", int, int]
+"""The future of a receive, the number of bytes from which part of a Message will do (0: only whole ones), and how many
+it takes at most."""
 
 
 class _Inbound:
@@ -110,21 +78,55 @@ class _Inbound:
 
 
 class ReceiveQueue:
-    """The inbound Messages and the waiting receives of one Connection."""
+    """The inbound Messages and the waiting receives of one Connection, which is the ``origin`` of their contexts.
 
-    __slots__ = ("_ended", "_limit", "_make_context", "_open", "_queue", "_waiters", "held")
+    Whoever inherits says how the peer is slowed down (``_pause`` and ``_resume``) and what to trace.
+    """
 
-    def __init__(self, limit: int, make_context: Callable[[], MessageContext]) -> None:
-        self._limit = limit
-        self._make_context = make_context
-        self.held = 0
-        self._queue: deque[Message | _Inbound] | None = None
-        self._open: _Inbound | None = None
-        self._waiters: list[ReceiveFuture] | None = None  # an empty deque costs 600 bytes more
-        self._ended: Callable[[], BaseException] | None = None
+    __slots__ = (
+        "_answered",
+        "_arrived",
+        "_deaf",
+        "_ended",
+        "_limit",
+        "_loop",
+        "_open",
+        "_origin",
+        "_paused",
+        "_turn",
+        "_waiters",
+        "bytes_received",
+        "held",
+        "messages_received",
+    )
 
+    bytes_received: int
+    """All data that came, also what was discarded."""
+    messages_received: int
     held: int
     """Bytes that wait, with the overhead of each Message."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, origin: object = None) -> None:
+        self._loop = loop
+        self._origin = origin
+        self._turn = turns.of(loop)
+        self._limit = limit
+        self._arrived: deque[Message | _Inbound] | None = None  # an empty deque costs 600 bytes
+        self._open: _Inbound | None = None
+        self._waiters: list[_Waiter] | None = None
+        self._answered: list[tuple[_Waiter, Message]] | None = None
+        self._ended: Callable[[], BaseException] | None = None
+        self._deaf = self._paused = False
+        self.held = self.bytes_received = self.messages_received = 0
+
+    def _pause(self) -> None:
+        """Enough waits: slow the peer down."""
+
+    def _resume(self) -> None:
+        """Little enough waits for the peer to go on."""
+
+    def _trace_arrival(self, size: int, end_of_message: bool) -> None:
+        """Tell those who trace."""
 
     @property
     def full(self) -> bool:
@@ -134,7 +136,7 @@ class ReceiveQueue:
     @property
     def drained(self) -> bool:
         """Whether little enough waits that the peer may go on."""
-        if not self._queue or self._bytes_waiting <= self._limit // 2:
+        if not self._arrived or self._bytes_waiting <= self._limit // 2:
             return True
         # Somebody waits for more of a Message than is there: it has to come.
         return bool(self._waiters) and not self.full
@@ -149,64 +151,87 @@ class ReceiveQueue:
         """The context of the Message that has arrived in part, if there is one."""
         return None if self._open is None else self._open.context
 
-    def set_limit(self, limit: int) -> None:
-        """Change how many bytes may wait."""
-        self._limit = limit
-
     # From below
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         """A part of a Message arrived."""
+        size = len(data)
+        self.bytes_received += size
+        if end_of_message:
+            self.messages_received += 1
+        if hook.active:
+            self._trace_arrival(size, end_of_message)
+        if self._deaf:
+            return
         waiters = self._waiters
-        inbound = self._open
-        if not waiters:
-            if end_of_message and inbound is None and self._queue is not None:
-                self._queue.append(Message(data, context or self._make_context(), True))
-                self.held += len(data) + _OVERHEAD
-                return
-        elif not self._queue:
-            # The common case: somebody waits for just this.
+        if waiters and not self._arrived:
             waiter = waiters[0]
-            if not waiter.done() and len(data) <= waiter.maximum:
-                if inbound is None:
-                    if end_of_message:
-                        del waiters[0]
-                        waiter.set_result(Message(data, context or self._make_context(), True))
-                        return
-                    if 0 < waiter.minimum <= len(data):
-                        inbound = self._open = _Inbound(context or self._make_context())
-                        self.held += _OVERHEAD
-                        del waiters[0]
-                        waiter.set_result(Message(data, inbound.context, False))
-                        return
-                elif not inbound.size:
+            future, minimum, maximum = waiter
+            inbound = self._open
+            if (
+                size <= maximum
+                and (end_of_message or 0 < minimum <= size)
+                and (inbound is None or not inbound.size)
+                and not future.done()
+            ):
+                # The common case: somebody waits for just this.
+                if inbound is not None:
+                    context = inbound.context
                     if end_of_message:
                         self._open = None
                         self.held -= _OVERHEAD
-                        del waiters[0]
-                        waiter.set_result(Message(data, inbound.context, True))
-                        return
-                    if 0 < waiter.minimum <= len(data):
-                        del waiters[0]
-                        waiter.set_result(Message(data, inbound.context, False))
-                        return
-        self._enqueue(data, context, end_of_message)
+                else:
+                    if context is not None:
+                        if context.origin is None:
+                            context.origin = self._origin
+                    elif not end_of_message:
+                        context = self._make_context()
+                    if not end_of_message:
+                        assert context is not None
+                        self._open = _Inbound(context)
+                        self.held += _OVERHEAD
+                del waiters[0]
+                message = _new_message(Message)
+                message.data = data
+                message.end_of_message = end_of_message
+                message._context = context
+                message._origin = self._origin
+                if self._paused:
+                    self._perhaps_resume()
+                if last and not self._answered:
+                    complete(future, message)
+                else:
+                    self._hand_out_later(waiter, message)
+                return
+        self._keep(data, context, end_of_message)
+        if self.held >= self._limit:
+            if not self._paused and self.full:
+                self._paused = True
+                self._pause()
+        elif self._paused:
+            self._perhaps_resume()
 
-    def _enqueue(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
-        queue = self._queue
-        if queue is None:
-            queue = self._queue = deque()
+    def _keep(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        arrived = self._arrived
+        if arrived is None:
+            arrived = self._arrived = deque()
         inbound = self._open
         if inbound is None:
+            if context is None:
+                context = self._make_context()
+            elif context.origin is None:
+                context.origin = self._origin
             self.held += _OVERHEAD
             if end_of_message:
-                queue.append(Message(data, context or self._make_context(), True))
+                arrived.append(Message(data, context, True))
                 self.held += len(data)
-                self._answer()
+                self._answer_waiting()
                 return
-            inbound = self._open = _Inbound(context or self._make_context())
-        if inbound.size == 0 and (not queue or queue[-1] is not inbound):
-            queue.append(inbound)
+            inbound = self._open = _Inbound(context)
+        if inbound.size == 0 and (not arrived or arrived[-1] is not inbound):
+            arrived.append(inbound)
         if data:
             inbound.chunks.append(data)
             inbound.size += len(data)
@@ -214,104 +239,167 @@ class ReceiveQueue:
         if end_of_message:
             inbound.complete = True
             self._open = None
-        self._answer()
+        self._answer_waiting()
 
-    def finished(self, as_end_of_message: bool) -> None:
+    def finish_receiving(self, *, as_end_of_message: bool) -> None:
         """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
+        if self._ended is None:
+            self._ended = _peer_has_finished
         if as_end_of_message and self._open is not None:
             self._open.context.final = True
             self.received(b"", None, True)
-        elif self._queue:
-            self._queue[-1].context.final = True
-        self.end(lambda: ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED))
+        elif self._arrived:
+            self._arrived[-1].context.final = True
+        if self._waiters:
+            self._answer_waiting()
 
-    def end(self, error: Callable[[], BaseException]) -> None:
+    def end_receiving(self, error: Callable[[], BaseException]) -> None:
         """Receives that nothing is left for fail with what ``error`` makes; the first end given stays."""
         if self._ended is None:
             self._ended = error
-        self._answer()
+        if self._waiters:
+            self._answer_waiting()
 
-    def discard(self) -> None:
+    def discard_arrived(self) -> None:
         """Throw away what waits."""
-        self._queue = None
+        self._arrived = None
         self._open = None
         self.held = 0
 
     # From above
 
-    def request(self, waiter: ReceiveFuture) -> None:
-        """Enqueue a receive; it is answered now if it can be."""
-        waiters = self._waiters
-        if waiters is None:
-            self._waiters = [waiter]
+    def request(self, minimum: int, maximum: int | None) -> asyncio.Future[Message]:
+        """Ask for a Message, or for part of one as soon as ``minimum`` bytes (0: never) are there. Answered now if it
+        can be; the future never logs."""
+        future: asyncio.Future[Message] = self._loop.create_future()
+        limit = self._limit
+        if maximum is None or maximum > limit:
+            maximum = limit
+        if (self._arrived or self._ended is not None) and not self._waiters and not self._answered:
+            message = self._extract(minimum, maximum) if self._arrived else None
+            if message is not None:
+                future.set_result(message)
+                if self._paused:
+                    self._perhaps_resume()
+                return future
+            if self._ended is not None:
+                _fail(future, self._ended())
+                return future
+        if self._waiters is None:
+            self._waiters = [(future, minimum, maximum)]
         else:
-            waiters.append(waiter)
-        if self._queue or self._ended is not None:
-            self._answer()
+            self._waiters.append((future, minimum, maximum))
+        if self._paused:
+            self._perhaps_resume()
+        return future
 
-    def pop_whole(self) -> Message | None:
+    def take_whole(self) -> Message | None:
         """The first Message, if it is there whole and nobody was before: what iterating wants, without a future."""
-        if self._queue and not self._waiters:
-            head = self._queue[0]
+        if self._arrived and not self._waiters and not self._answered:
+            head = self._arrived[0]
             if type(head) is Message and len(head.data) <= self._limit:
-                self._queue.popleft()
+                self._arrived.popleft()
                 self.held -= len(head.data) + _OVERHEAD
+                if self._paused:
+                    self._perhaps_resume()
                 return head
         return None
 
-    def put_back(self, message: Message) -> None:
-        """A Message, or part of one, was not consumed after all; it is the next to be received."""
-        if self._queue is None:
-            self._queue = deque()
-        head = self._queue[0] if self._queue else self._open
+    def wake(self) -> None:
+        """Hand out the answers; one whose receive was withdrawn meanwhile is the next to be received."""
+        answered = self._answered
+        while answered:
+            future = answered[0][0][0]
+            if future.done():
+                self._take_back(answered)
+                break
+            _, message = answered.pop(0)
+            complete(future, message)
+        self._answered = None
+        if self._waiters and (self._arrived or self._ended is not None):
+            self._answer_waiting()
+
+    def _hand_out_later(self, waiter: _Waiter, message: Message) -> None:
+        if self._answered is None:
+            self._answered = [(waiter, message)]
+            turn = self._turn
+            if turn.active:
+                turn.waking.append(self)
+            else:
+                self._loop.call_soon(self.wake)
+        else:
+            self._answered.append((waiter, message))
+
+    def _take_back(self, answered: list[tuple[_Waiter, Message]]) -> None:
+        """The first of these has been withdrawn, so those behind it get the Messages before theirs."""
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters[:0] = [waiter for waiter, _ in answered]
+        for _, message in reversed(answered):
+            self._put_back(message)
+
+    def _put_back(self, message: Message) -> None:
+        if self._arrived is None:
+            self._arrived = deque()
+        head = self._arrived[0] if self._arrived else self._open
         self.held += len(message.data)
         if message.end_of_message:
-            self._queue.appendleft(message)
+            self._arrived.appendleft(message)
             self.held += _OVERHEAD
         elif isinstance(head, _Inbound) and head.context is message.context:
-            if not self._queue:
-                self._queue.append(head)
+            if not self._arrived:
+                self._arrived.append(head)
             head.chunks.insert(0, message.data)
             head.size += len(message.data)
         else:  # the end of it was received by somebody else: it stays a part
-            self._queue.appendleft(message)
+            self._arrived.appendleft(message)
             self.held += _OVERHEAD
-        self._answer()
 
-    def _answer(self) -> None:
+    def _answer_waiting(self) -> None:
         """Give what is there to those who wait, in order."""
         waiters = self._waiters
         while waiters:
             waiter = waiters[0]
-            if waiter.done():
-                waiters.pop(0)
+            future, minimum, maximum = waiter
+            if future.done():
+                del waiters[0]
                 continue
-            if self._queue:
-                message = self._extract(waiter.minimum, waiter.maximum)
+            if self._arrived:
+                message = self._extract(minimum, maximum)
                 if message is not None:
-                    waiters.pop(0)
-                    waiter.set_result(message)
+                    del waiters[0]
+                    self._hand_out_later(waiter, message)
                     continue
-                if self._ended is None:
-                    return
-            elif self._ended is None:
+            if self._ended is None:
                 return
-            waiters.pop(0)
-            waiter.fail(self._ended())
+            if self._answered:
+                return  # in order: after those
+            del waiters[0]
+            _fail(future, self._ended())
+
+    def _make_context(self) -> MessageContext:
+        context = MessageContext()
+        context.origin = self._origin
+        return context
+
+    def _perhaps_resume(self) -> None:
+        if self._paused and self.drained:
+            self._paused = False
+            self._resume()
 
     def _extract(self, minimum: int, maximum: int) -> Message | None:
-        assert self._queue
-        head = self._queue[0]
+        assert self._arrived
+        head = self._arrived[0]
         limit = min(maximum, self._limit)
         if type(head) is Message:
             if len(head.data) <= limit or not head.end_of_message:
-                self._queue.popleft()
+                self._arrived.popleft()
                 self.held -= len(head.data) + _OVERHEAD
                 return head
             head = self._opened(head)
         assert isinstance(head, _Inbound)
         if head.complete and head.size <= limit:
-            self._queue.popleft()
+            self._arrived.popleft()
             self.held -= head.size + _OVERHEAD
             return Message(head.take(limit), head.context, True)
         if minimum and head.size >= min(minimum, limit):
@@ -322,16 +410,26 @@ class ReceiveQueue:
         data = head.take(size)
         self.held -= len(data)
         if not head.size and not head.complete:
-            assert self._queue
-            self._queue.popleft()
+            assert self._arrived
+            self._arrived.popleft()
         return Message(data, head.context, False)
 
     def _opened(self, message: Message) -> _Inbound:
         """A whole Message that must go up in parts after all."""
-        assert self._queue
+        assert self._arrived
         inbound = _Inbound(message.context)
         inbound.chunks.append(message.data)
         inbound.size = len(message.data)
         inbound.complete = True
-        self._queue[0] = inbound
+        self._arrived[0] = inbound
         return inbound
+
+
+def _peer_has_finished() -> ReceiveError:
+    return ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED)
+
+
+def _fail(future: asyncio.Future[Message], error: BaseException) -> None:
+    """End with this error, without a log entry if nobody asks."""
+    future.set_exception(error)
+    future._log_traceback = False

@@ -47,7 +47,9 @@ class Recorder(FlowObserver):
         self.changed = asyncio.Event()
         self.on_message: Callable[[bytes], None] | None = None
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         self.messages.append((data, context, end_of_message))
         if self.on_message is not None:
             self.on_message(data)

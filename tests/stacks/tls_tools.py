@@ -177,7 +177,7 @@ class Recorder(FlowObserver):
         self.writables = 0
         self._changed = asyncio.Event()
 
-    def received(self, data: bytes, context: Any, end_of_message: bool) -> None:
+    def received(self, data: bytes, context: Any, end_of_message: bool, last: bool = False) -> None:
         assert type(data) is bytes
         assert context is None
         assert not end_of_message

@@ -128,7 +128,9 @@ class Above(FlowObserver):
         self.pause_after: int | None = None
         self.siblings: list[Flow] = []
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         assert type(data) is bytes
         if self.parts:
             assert context is self.open, "all parts of a Message have one context"

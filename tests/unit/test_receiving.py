@@ -10,25 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neatpy.errors import Reason, ReceiveError
-from neatpy.message import Message, MessageContext
-from neatpy.receiving import ReceiveFuture, ReceiveQueue
+from neatpy.message import Message
+from neatpy.receiving import ReceiveQueue
+from neatpy.system.turns import turns
 
 LIMIT = 1000
 
 
 class Receives:
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit = limit
-        self.queue = ReceiveQueue(limit, MessageContext)
+    """A queue whose data come in turns of their own, as from a socket."""
 
-    def ask(self, minimum: int = 0, maximum: int = sys.maxsize) -> ReceiveFuture:
-        waiter = ReceiveFuture(loop=asyncio.get_running_loop())
-        waiter.queue, waiter.minimum, waiter.maximum = self.queue, minimum, min(maximum, self.limit)
-        self.queue.request(waiter)
-        return waiter
+    def __init__(self, limit: int = LIMIT) -> None:
+        loop = asyncio.get_running_loop()
+        self.queue = ReceiveQueue(loop, limit)
+        self.turn = turns.of(loop)
+
+    def ask(self, minimum: int = 0, maximum: int = sys.maxsize) -> asyncio.Future[Message]:
+        return self.queue.request(minimum, maximum)
 
     def now(self, minimum: int = 0, maximum: int = sys.maxsize) -> Message:
         return self.ask(minimum, maximum).result()
+
+    def come(self, data: bytes, end_of_message: bool) -> None:
+        self.turn.active = True
+        self.queue.received(data, None, end_of_message)
+        self.turn.active = False
+        self.turn.end()
 
 
 @pytest.fixture
@@ -39,44 +46,44 @@ async def receives() -> Receives:
 async def test_a_whole_message_answers_whoever_waits(receives: Receives) -> None:
     waiter = receives.ask()
     assert not waiter.done()
-    receives.queue.received(b"hello", None, True)
+    receives.come(b"hello", True)
     message = await waiter
     assert (bytes(message), message.end_of_message) == (b"hello", True)
 
 
 async def test_messages_wait_for_receives_in_order(receives: Receives) -> None:
     for data in (b"a", b"b"):
-        receives.queue.received(data, None, True)
+        receives.come(data, True)
     assert [bytes(receives.now()), bytes(receives.now())] == [b"a", b"b"]
 
 
 async def test_without_a_minimum_parts_are_not_delivered(receives: Receives) -> None:
     waiter = receives.ask()
-    receives.queue.received(b"par", None, False)
+    receives.come(b"par", False)
     assert not waiter.done()
-    receives.queue.received(b"tial", None, True)
+    receives.come(b"tial", True)
     assert bytes(waiter.result()) == b"partial"
 
 
 async def test_with_a_minimum_a_part_comes_as_soon_as_it_is_long_enough(receives: Receives) -> None:
     waiter = receives.ask(minimum=3)
-    receives.queue.received(b"ab", None, False)
+    receives.come(b"ab", False)
     assert not waiter.done()
-    receives.queue.received(b"c", None, False)
+    receives.come(b"c", False)
     assert (bytes(waiter.result()), waiter.result().end_of_message) == (b"abc", False)
 
 
 async def test_all_parts_of_a_message_share_one_context(receives: Receives) -> None:
     first = receives.ask(minimum=1)
-    receives.queue.received(b"a", None, False)
+    receives.come(b"a", False)
     second = receives.ask(minimum=1)
-    receives.queue.received(b"b", None, True)
+    receives.come(b"b", True)
     assert first.result().context is second.result().context
     assert second.result().end_of_message
 
 
 async def test_a_message_above_the_maximum_comes_in_parts(receives: Receives) -> None:
-    receives.queue.received(b"0123456789", None, True)
+    receives.come(b"0123456789", True)
     parts = [receives.now(maximum=4) for _ in range(3)]
     assert [(bytes(part), part.end_of_message) for part in parts] == [
         (b"0123", False),
@@ -90,29 +97,30 @@ async def test_a_message_above_the_receive_limit_comes_in_parts_without_being_as
     receives: Receives,
 ) -> None:
     waiter = receives.ask()
-    receives.queue.received(b"x" * 600, None, False)
+    receives.come(b"x" * 600, False)
     assert not waiter.done()
-    receives.queue.received(b"x" * 600, None, False)
+    receives.come(b"x" * 600, False)
     assert len(waiter.result()) == LIMIT
     rest = receives.ask()
-    receives.queue.received(b"", None, True)
+    receives.come(b"", True)
     assert (len(rest.result()), rest.result().end_of_message) == (200, True)
 
 
 async def test_the_last_part_may_be_empty(receives: Receives) -> None:
     first = receives.ask(minimum=1)
-    receives.queue.received(b"all", None, False)
+    receives.come(b"all", False)
     last = receives.ask(minimum=1)
-    receives.queue.received(b"", None, True)
+    receives.come(b"", True)
     assert bytes(first.result()) == b"all"
     assert (bytes(last.result()), last.result().end_of_message) == (b"", True)
 
 
 async def test_the_end_of_a_byte_stream_ends_its_one_message(receives: Receives) -> None:
     waiter = receives.ask()
-    receives.queue.received(b"every", None, False)
-    receives.queue.received(b"thing", None, False)
-    receives.queue.finished(as_end_of_message=True)
+    receives.come(b"every", False)
+    receives.come(b"thing", False)
+    receives.queue.finish_receiving(as_end_of_message=True)
+    receives.queue.wake()
     message = waiter.result()
     assert (bytes(message), message.end_of_message, message.context.final) == (b"everything", True, True)
     with pytest.raises(ReceiveError) as caught:
@@ -122,15 +130,16 @@ async def test_the_end_of_a_byte_stream_ends_its_one_message(receives: Receives)
 
 async def test_the_end_of_an_empty_stream_is_an_error(receives: Receives) -> None:
     waiter = receives.ask()
-    receives.queue.finished(as_end_of_message=True)
+    receives.queue.finish_receiving(as_end_of_message=True)
+    receives.queue.wake()
     with pytest.raises(ReceiveError):
         await waiter
 
 
 async def test_whole_messages_are_still_delivered_after_a_failure(receives: Receives) -> None:
-    receives.queue.received(b"in time", None, True)
-    receives.queue.received(b"half of", None, False)
-    receives.queue.end(lambda: ReceiveError("reset", Reason.CONNECTION_ABORTED))
+    receives.come(b"in time", True)
+    receives.come(b"half of", False)
+    receives.queue.end_receiving(lambda: ReceiveError("reset", Reason.CONNECTION_ABORTED))
     assert bytes(receives.now()) == b"in time"
     with pytest.raises(ReceiveError) as caught:
         await receives.ask()
@@ -140,41 +149,66 @@ async def test_whole_messages_are_still_delivered_after_a_failure(receives: Rece
 async def test_cancelling_a_receive_withdraws_it(receives: Receives) -> None:
     first, second = receives.ask(), receives.ask()
     first.cancel()
-    receives.queue.received(b"for the second", None, True)
+    receives.come(b"for the second", True)
     assert bytes(second.result()) == b"for the second"
 
 
-async def test_cancelling_a_task_between_answer_and_wake_up_loses_nothing(receives: Receives) -> None:
-    async def reader() -> Message:
-        return await receives.ask()
+async def test_a_task_that_waits_is_resumed_in_the_turn_in_which_its_message_comes(
+    receives: Receives,
+) -> None:
+    got: list[bytes] = []
+
+    async def reader() -> None:
+        got.append(bytes(await receives.ask()))
 
     task = asyncio.create_task(reader())
     await asyncio.sleep(0)
-    receives.queue.received(b"precious", None, True)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert bytes(receives.now()) == b"precious"
-
-
-async def test_a_part_that_is_put_back_is_joined_with_what_came_after_it(receives: Receives) -> None:
-    async def reader() -> Message:
-        return await receives.ask(minimum=1)
-
-    task = asyncio.create_task(reader())
+    asyncio.get_running_loop().call_soon(receives.come, b"hello", True)
+    asyncio.get_running_loop().call_soon(lambda: got.append(b"later"))
+    await task
     await asyncio.sleep(0)
-    receives.queue.received(b"one ", None, False)
-    task.cancel()
+    assert got == [b"hello", b"later"]
+
+
+async def test_cancelling_between_the_arrival_and_the_end_of_the_turn_loses_nothing(
+    receives: Receives,
+) -> None:
+    first, second = receives.ask(), receives.ask()
+    for data in (b"one", b"two"):
+        receives.queue.received(data, None, True)
+    first.cancel()
+    receives.queue.wake()
+    assert not second.done() or bytes(second.result()) == b"one"
+    receives.queue.wake()
+    assert bytes(second.result()) == b"one"
+    assert bytes(receives.now()) == b"two"
+
+
+async def test_a_receive_in_between_does_not_overtake(receives: Receives) -> None:
+    first = receives.ask()
+    receives.queue.received(b"one", None, True)
     receives.queue.received(b"two", None, True)
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    second = receives.ask()
+    assert not first.done()
+    assert not second.done()
+    receives.queue.wake()
+    receives.queue.wake()
+    assert [bytes(first.result()), bytes(second.result())] == [b"one", b"two"]
+
+
+async def test_a_part_that_was_not_handed_out_is_joined_with_what_came_after_it(receives: Receives) -> None:
+    waiter = receives.ask(minimum=1)
+    receives.queue.received(b"one ", None, False)
+    waiter.cancel()
+    receives.queue.received(b"two", None, True)
+    receives.queue.wake()
     message = receives.now()
     assert (bytes(message), message.end_of_message) == (b"one two", True)
 
 
 async def test_full_and_drained_follow_the_bytes_that_wait(receives: Receives) -> None:
     assert not receives.queue.full
-    receives.queue.received(b"x" * 800, None, True)
+    receives.come(b"x" * 800, True)
     assert receives.queue.full
     assert not receives.queue.drained
     receives.now()
@@ -183,7 +217,7 @@ async def test_full_and_drained_follow_the_bytes_that_wait(receives: Receives) -
 
 async def test_many_tiny_messages_count_for_more_than_their_bytes(receives: Receives) -> None:
     for _ in range(10):
-        receives.queue.received(b"x", None, True)
+        receives.come(b"x", True)
     assert receives.queue.full
 
 
@@ -197,7 +231,7 @@ async def test_any_cutting_gives_back_the_same_bytes(
 ) -> None:
     receives = Receives(limit=200)
     got: list[Message] = []
-    waiting: list[ReceiveFuture] = []
+    waiting: list[asyncio.Future[Message]] = []
 
     def collect() -> None:
         while True:
@@ -211,7 +245,7 @@ async def test_any_cutting_gives_back_the_same_bytes(
 
     for number, chunk in enumerate(chunks):
         collect()
-        receives.queue.received(chunk, None, number == len(chunks) - 1)
+        receives.come(chunk, number == len(chunks) - 1)
     collect()
     assert b"".join(bytes(message) for message in got) == b"".join(chunks)
     assert [message.end_of_message for message in got] == [False] * (len(got) - 1) + [True]

@@ -30,7 +30,7 @@ class Recorder(FlowObserver):
         self.events: list[tuple[object, ...]] = []
         self._takes_siblings = takes_siblings
 
-    def received(self, data: bytes, context: object, end_of_message: bool) -> None:
+    def received(self, data: bytes, context: object, end_of_message: bool, last: bool = False) -> None:
         self.events.append(("received", data))
 
     def finished(self) -> None:

@@ -95,7 +95,9 @@ class Attempt(FlowObserver):
         if self.flow is not None:
             self.flow.abort()
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         self._record("received", data, context, end_of_message)
         self._bytes += len(data)
         if self._bytes > _RECORDED_BYTES and self.flow is not None and not self._paused:

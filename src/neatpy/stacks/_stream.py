@@ -18,6 +18,7 @@ from neatpy.errors import ConnectionError, PropertyError, Reason, TransportServi
 from neatpy.stacks.contract import Address, Candidate, Data, Flow, FlowObserver
 from neatpy.system import options
 from neatpy.system.streams import OpenStreams, open_streams
+from neatpy.system.turns import turns
 
 if TYPE_CHECKING:
     from neatpy.message import MessageContext
@@ -68,6 +69,7 @@ class StreamFlow(Flow):
         "_stack",
         "_streams",
         "_tokens",
+        "_turn",
         "_unsent",
         "writable",
     )
@@ -86,6 +88,7 @@ class StreamFlow(Flow):
         self._stack = stack
         self._loop = loop
         self._streams = streams
+        self._turn = turns.of(loop)
         self.observer = observer
         self._properties = properties
         self._sock = sock
@@ -246,6 +249,8 @@ class StreamFlow(Flow):
 
     def readable(self) -> None:
         """See :class:`OpenStreams`, which watches a connection as long as it is quiet."""
+        if not self._open:
+            return
         self._quiet_reads -= 1
         if not self._quiet_reads:
             self._streams.watch_reading(self._sock.fileno(), False)
@@ -270,7 +275,12 @@ class StreamFlow(Flow):
         elif size < limit >> 3 and limit > _SMALL_READ:
             self._read_size = limit >> 1
         if self._closing is None:
-            self.observer.received(data, None, False)
+            turn = self._turn
+            turn.active = True
+            self.observer.received(data, None, False, True)
+            turn.active = False
+            if turn.waking:
+                turn.end()
 
     def _end_of_stream(self) -> None:
         self._remote_finished = True

@@ -154,8 +154,13 @@ class FlowObserver:
 
     __slots__ = ()
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
-        """Data came. ``context`` is None on a byte stream; else it is the same object for all parts of a Message."""
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
+        """Data came. ``context`` is None on a byte stream; else it is the same object for all parts of a Message.
+
+        ``last``: this is the last thing that the Flow does in its turn, and no task is running, so that whoever waits
+        for the data can be resumed in here."""
 
     def sent(self, token: object) -> None:
         """The data sent with this token, for which ``send`` returned False, has been taken by the stack below."""

@@ -31,7 +31,7 @@ class Stream(Protocol):
     """Whose socket is watched."""
 
     def readable(self) -> None:
-        """There is something to read: data, or the end."""
+        """There is something to read: data, or the end. Not for a stream that has just been closed."""
         ...
 
     def hung_up(self) -> None:
@@ -103,10 +103,9 @@ class OpenStreams:
     def _report(self) -> None:
         assert self._epoll is not None
         streams = self._streams
-        for descriptor, events in self._epoll.poll(0, _AT_ONCE):
-            stream = streams.get(descriptor)
-            if stream is None:
-                continue  # closed by one before it
+        # Found before any of them runs: one may close another, whose number may at once belong to a third.
+        ready = [(streams[descriptor], events) for descriptor, events in self._epoll.poll(0, _AT_ONCE)]
+        for stream, events in ready:
             if events & _ERROR:
                 stream.hung_up()
             elif events & _READING:

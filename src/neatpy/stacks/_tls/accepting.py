@@ -123,7 +123,9 @@ class _Sniffer(FlowObserver):
         self._listener = listener
         self._lower = lower
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         if self._listener.speaks_tls(data):
             self._listener.go_on(self, self._lower, data)
         else:

@@ -446,7 +446,9 @@ class Below(FlowObserver):
     def __init__(self, flow: TlsFlow) -> None:
         self._flow = flow
 
-    def received(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def received(
+        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+    ) -> None:
         flow = self._flow
         state = flow._state
         if state == _OPEN:
