@@ -48,7 +48,7 @@ async def round_trips(port: int, framed: bool, seconds: float) -> float:
         start = perf_counter()
         end = start + seconds
         while perf_counter() < end:
-            connection.send(SMALL)
+            await connection.send(SMALL)
             await connection.receive(min_incomplete_length=minimum)
             count += 1
         return count / (perf_counter() - start)
@@ -88,7 +88,7 @@ async def connects(port: int, seconds: float) -> float:
     end = start + seconds
     while perf_counter() < end:
         async with preconnection.initiate() as connection:
-            connection.send(SMALL)
+            await connection.send(SMALL)
             await connection.receive(min_incomplete_length=len(SMALL))
         count += 1
     return count / (perf_counter() - start)
@@ -116,7 +116,7 @@ async def _echo(connection: Connection) -> None:
     try:
         while True:
             message = await connection.receive(min_incomplete_length=1)
-            connection.send(message.data)
+            await connection.send(message.data)
     except ReceiveError as error:
         if error.reason is not Reason.CONNECTION_CLOSED:
             raise
@@ -124,7 +124,7 @@ async def _echo(connection: Connection) -> None:
 
 async def _echo_framed(connection: Connection) -> None:
     async for message in connection:
-        connection.send(message.data)
+        await connection.send(message.data)
 
 
 async def _sink_framed(connection: Connection) -> None:

@@ -1,4 +1,5 @@
-"""The work on asyncio's streams, with ``readexactly`` where Messages are framed."""
+"""The work on asyncio's streams as their documentation has it: ``drain`` after each write, and ``readexactly`` where
+Messages are framed."""
 
 from __future__ import annotations
 
@@ -33,9 +34,11 @@ async def round_trips(port: int, framed: bool, seconds: float) -> float:
     while perf_counter() < end:
         if framed:
             writer.write(message)
+            await writer.drain()
             await _read_framed(reader)
         else:
             writer.write(SMALL)
+            await writer.drain()
             await reader.readexactly(len(SMALL))
         count += 1
     rate = count / (perf_counter() - start)
@@ -83,6 +86,7 @@ async def connects(port: int, seconds: float) -> float:
     while perf_counter() < end:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(SMALL)
+        await writer.drain()
         await reader.readexactly(len(SMALL))
         await _close(writer)
         count += 1
@@ -96,6 +100,7 @@ async def open_idle(port: int, count: int) -> list[object]:
 async def _echo(reader: StreamReader, writer: StreamWriter) -> None:
     while data := await reader.read(READ_SIZE):
         writer.write(data)
+        await writer.drain()
     await _close(writer)
 
 
@@ -104,6 +109,7 @@ async def _echo_framed(reader: StreamReader, writer: StreamWriter) -> None:
         while True:
             message = await _read_framed(reader)
             writer.write(LENGTH.pack(len(message)) + message)
+            await writer.drain()
     except IncompleteReadError:
         await _close(writer)
 

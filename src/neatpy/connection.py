@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +33,7 @@ from neatpy.errors import (
 )
 from neatpy.hook import hook
 from neatpy.properties import find_property
+from neatpy.receiving import ITERATING
 
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
@@ -215,19 +216,10 @@ class Connection:
     def __aiter__(self) -> Connection:
         return self
 
-    async def __anext__(self) -> Message:
+    def __anext__(self) -> Awaitable[Message]:
         """The next Message; ends when the peer is done, raises ConnectionError when the Connection broke."""
         message = self._path.take_whole()
-        if message is not None:
-            return message
-        try:
-            return await self._path.request(0, None)
-        except ReceiveError as error:
-            if error.reason is Reason.CONNECTION_CLOSED:
-                raise StopAsyncIteration from None
-            if isinstance(self._why, EstablishmentError | CloneError | ConnectionError):
-                raise self._why from None
-            raise ConnectionError(str(error), error.reason) from error
+        return self._path.request(ITERATING, None) if message is None else _at_hand(message)
 
     def batch(self) -> Batch:
         """``with connection.batch():`` - the sends inside are coalesced (RFC 9622 section 9.2.4)."""
@@ -654,6 +646,17 @@ class Connection:
 
     # data_path.Owner
 
+    def end_of_iteration(self, error: BaseException) -> BaseException:
+        """What ends iteration where a receive fails with this error."""
+        if isinstance(error, ReceiveError) and error.reason is Reason.CONNECTION_CLOSED:
+            return StopAsyncIteration()
+        if isinstance(self._why, EstablishmentError | CloneError | ConnectionError):
+            return self._why
+        reason = error.reason if isinstance(error, ReceiveError) else Reason.PROTOCOL_FAILED
+        ended = ConnectionError(str(error), reason)
+        ended.__cause__ = error
+        return ended
+
     def flow_sibling(self, flow: Flow) -> None:
         """The peer opened a stream: it becomes a Connection of the group, or is refused if nobody takes it."""
         from neatpy.group import join
@@ -697,6 +700,10 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._path.end_batch()
+
+
+async def _at_hand(message: Message) -> Message:
+    return message
 
 
 def _check_lengths(minimum: int | None, maximum: int | None) -> None:

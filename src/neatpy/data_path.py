@@ -58,6 +58,10 @@ class Owner(Protocol):
     def flow_closed(self, error: TransportServicesError | None) -> None:
         """The Flow is over."""
 
+    def end_of_iteration(self, error: BaseException) -> BaseException:
+        """What ends iteration where a receive fails with this error."""
+        ...
+
     @property
     def local_endpoint(self) -> Any:
         """For the contexts of received Messages."""
@@ -549,6 +553,9 @@ class DataPath(ReceiveQueue, FlowObserver):
                 self._flush()
 
     # Receiving
+
+    def _end_of_iteration(self, error: BaseException) -> BaseException:
+        return self._owner.end_of_iteration(error)
 
     def _pause(self) -> None:
         if self.flow is not None:

@@ -6,7 +6,6 @@ Binding is in :mod:`neatpy.binding`; here are the queue of undelivered Connectio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
@@ -422,10 +421,11 @@ async def _handle(
             {"message": f"the handler of {connection!r} raised", "exception": error}
         )
     else:
-        # The peer may leave before everything is delivered; the connection's own events tell of it.
-        with contextlib.suppress(ConnectionError):
+        try:  # noqa: SIM105 - for each Connection, and a context manager costs more
             await connection.close()
+        except ConnectionError:
+            pass  # the peer left before everything was delivered; the connection's own events tell of it
     finally:
-        task = asyncio.current_task()
+        task = asyncio.current_task(connection._loop)
         assert task is not None
         tasks.pop(task, None)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from neatpy.errors import Reason, ReceiveError
 from neatpy.hook import hook
 from neatpy.message import Message, MessageContext
-from neatpy.system.turns import complete, turns
+from neatpy.system.turns import Turn, complete, turns
 
 _OVERHEAD = 256
 """Bytes that a waiting Message is taken to cost beside its data, so that many tiny ones are bounded too."""
@@ -30,6 +30,9 @@ _new_message = Message.__new__
 _Waiter = tuple["asyncio.Future[Message]", int, int]
 """The future of a receive, the number of bytes from which part of a Message will do (0: only whole ones), and how many
 it takes at most."""
+
+ITERATING = -1
+"""Asked for as the number of bytes: only whole Messages, and the end is the end of an iteration."""
 
 
 class _Inbound:
@@ -80,7 +83,8 @@ class _Inbound:
 class ReceiveQueue:
     """The inbound Messages and the waiting receives of one Connection, which is the ``origin`` of their contexts.
 
-    Whoever inherits says how the peer is slowed down (``_pause`` and ``_resume``) and what to trace.
+    Whoever inherits says how the peer is slowed down (``_pause`` and ``_resume``), how an iteration ends and what to
+    trace.
     """
 
     __slots__ = (
@@ -109,7 +113,7 @@ class ReceiveQueue:
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, origin: object = None) -> None:
         self._loop = loop
         self._origin = origin
-        self._turn = turns.of(loop)
+        self._turn: Turn | None = None
         self._limit = limit
         self._arrived: deque[Message | _Inbound] | None = None  # an empty deque costs 600 bytes
         self._open: _Inbound | None = None
@@ -118,6 +122,10 @@ class ReceiveQueue:
         self._ended: Callable[[], BaseException] | None = None
         self._deaf = self._paused = False
         self.held = self.bytes_received = self.messages_received = 0
+
+    def _end_of_iteration(self, error: BaseException) -> BaseException:
+        """What ends iteration where a receive fails with this error."""
+        return StopAsyncIteration()
 
     def _pause(self) -> None:
         """Enough waits: slow the peer down."""
@@ -283,7 +291,7 @@ class ReceiveQueue:
                     self._perhaps_resume()
                 return future
             if self._ended is not None:
-                _fail(future, self._ended())
+                self._fail(future, minimum, self._ended())
                 return future
         if self._waiters is None:
             self._waiters = [(future, minimum, maximum)]
@@ -323,6 +331,8 @@ class ReceiveQueue:
         if self._answered is None:
             self._answered = [(waiter, message)]
             turn = self._turn
+            if turn is None:
+                turn = self._turn = turns.of(self._loop)
             if turn.active:
                 turn.waking.append(self)
             else:
@@ -375,7 +385,12 @@ class ReceiveQueue:
             if self._answered:
                 return  # in order: after those
             del waiters[0]
-            _fail(future, self._ended())
+            self._fail(future, minimum, self._ended())
+
+    def _fail(self, future: asyncio.Future[Message], minimum: int, error: BaseException) -> None:
+        """End with this error, without a log entry if nobody asks."""
+        future.set_exception(self._end_of_iteration(error) if minimum == ITERATING else error)
+        future._log_traceback = False
 
     def _make_context(self) -> MessageContext:
         context = MessageContext()
@@ -402,7 +417,7 @@ class ReceiveQueue:
             self._arrived.popleft()
             self.held -= head.size + _OVERHEAD
             return Message(head.take(limit), head.context, True)
-        if minimum and head.size >= min(minimum, limit):
+        if minimum > 0 and head.size >= min(minimum, limit):
             return self._part(head, min(limit, head.piece(minimum)))
         return self._part(head, limit) if head.size >= limit else None
 
@@ -427,9 +442,3 @@ class ReceiveQueue:
 
 def _peer_has_finished() -> ReceiveError:
     return ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED)
-
-
-def _fail(future: asyncio.Future[Message], error: BaseException) -> None:
-    """End with this error, without a log entry if nobody asks."""
-    future.set_exception(error)
-    future._log_traceback = False

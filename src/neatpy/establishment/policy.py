@@ -7,7 +7,7 @@ those built on mptcp come first when multipath is active.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neatpy.enumerations import Multipath, Preference, PropertyKind
@@ -15,6 +15,7 @@ from neatpy.establishment.ruled_out import RuledOut
 from neatpy.properties import PROPERTIES
 from neatpy.security import SecurityMode
 from neatpy.stacks.features import Provision
+from neatpy.stacks.registry import stacks
 
 if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
@@ -57,6 +58,10 @@ class RankedStack:
 
     def __repr__(self) -> str:
         return self.stack.name
+
+
+registered_stacks: Callable[[], Stacks] = stacks
+"""The stacks of this process; loads them when first asked."""
 
 
 class StackPolicy:
@@ -141,13 +146,6 @@ def with_availability(ruled_out: Sequence[RuledOut], stacks: Stacks) -> list[Rul
             entry = RuledOut(entry.what, (f"it is unavailable: {available.reason}",))
         told.append(entry)
     return sorted(told, key=lambda entry: entry.what)
-
-
-def registered_stacks() -> Stacks:
-    """The stacks of this process; loads them when first asked."""
-    from neatpy.stacks.registry import stacks
-
-    return stacks()
 
 
 def no_stack_message(ruled_out: Sequence[RuledOut]) -> str:

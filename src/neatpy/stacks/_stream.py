@@ -18,7 +18,6 @@ from neatpy.errors import ConnectionError, PropertyError, Reason, TransportServi
 from neatpy.stacks.contract import Address, Candidate, Data, Flow, FlowObserver
 from neatpy.system import options
 from neatpy.system.streams import OpenStreams, open_streams
-from neatpy.system.turns import turns
 
 if TYPE_CHECKING:
     from neatpy.message import MessageContext
@@ -83,16 +82,18 @@ class StreamFlow(Flow):
         streams: OpenStreams,
         sock: socket.socket,
         remote: tuple[Any, ...],
+        local: tuple[Any, ...] | None = None,
     ) -> None:
-        """Take over this connected socket. Reading begins with :meth:`start`."""
+        """Take over this connected socket, whose own name is ``local`` if that is known. Reading begins with
+        :meth:`start`."""
         self._stack = stack
         self._loop = loop
         self._streams = streams
-        self._turn = turns.of(loop)
+        self._turn = streams.turn
         self.observer = observer
         self._properties = properties
         self._sock = sock
-        self._local: tuple[Any, ...] | None = None
+        self._local = local
         self._remote = remote
         self._read_size = _SMALL_READ
         self._quiet_reads = _QUIET_READS

@@ -27,7 +27,17 @@ _UNBOUND = FlowObserver()
 class StreamListener(StackListener):
     """A listening TCP socket."""
 
-    __slots__ = ("_accepted", "_address", "_loop", "_request", "_rest", "_sock", "_stack", "_streams")
+    __slots__ = (
+        "_accepted",
+        "_address",
+        "_loop",
+        "_name",
+        "_request",
+        "_rest",
+        "_sock",
+        "_stack",
+        "_streams",
+    )
 
     def __init__(
         self,
@@ -43,7 +53,9 @@ class StreamListener(StackListener):
         self._loop = loop
         self._sock = sock
         self._streams = open_streams.of(loop)
-        self._address = address_of(sock.getsockname())
+        name = sock.getsockname()
+        self._address = address_of(name)
+        self._name = None if request.local.ip in ("0.0.0.0", "::") else name
         self._rest: asyncio.TimerHandle | None = None
         loop.add_reader(sock.fileno(), self._accept)
 
@@ -68,7 +80,16 @@ class StreamListener(StackListener):
             return  # else it is gone before we came
         sock.setblocking(False)
         request = self._request
-        flow = StreamFlow(self._stack, _UNBOUND, request.properties, self._loop, self._streams, sock, remote)
+        flow = StreamFlow(
+            self._stack,
+            _UNBOUND,
+            request.properties,
+            self._loop,
+            self._streams,
+            sock,
+            remote,
+            self._name,
+        )
         if request.admits is not None and not request.admits(flow.remote_address.ip):
             flow.abort()
             return

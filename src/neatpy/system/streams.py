@@ -17,6 +17,8 @@ import time
 from typing import Protocol
 from weakref import WeakKeyDictionary, ref
 
+from neatpy.system.turns import turns
+
 _READING = getattr(select, "EPOLLIN", 0)
 _ERRORS_ONLY = getattr(select, "EPOLLET", 0)
 _ERROR = getattr(select, "EPOLLERR", 0)
@@ -44,12 +46,13 @@ class Stream(Protocol):
 
 
 class OpenStreams:
-    """The open stream sockets of one loop. ``watches`` says whether it can tell when they are readable."""
+    """The open stream sockets of one loop, and its turn. ``watches``: whether it can tell when they are readable."""
 
-    __slots__ = ("__weakref__", "_epoll", "_lingering", "_loop", "_streams", "_timer", "watches")
+    __slots__ = ("__weakref__", "_epoll", "_lingering", "_loop", "_streams", "_timer", "turn", "watches")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.turn = turns.of(loop)
         self._streams: dict[int, Stream] = {}
         self._lingering: dict[int, float] = {}
         self._timer: asyncio.TimerHandle | None = None
