@@ -69,7 +69,7 @@ class _Wanted(NamedTuple):
 async def bind(intent: Intent, accepted: Accepted) -> Binding:
     """Bind everything. Raises EstablishmentError: NO_CANDIDATES or INVALID_CONFIGURATION when no stack is eligible,
     RESOLUTION_FAILED for names, ESTABLISHMENT_FAILED with every address that could not be bound."""
-    stacks, plain_allowed = _eligible(intent)
+    stacks, plain = _eligible(intent)
     wanted = await _wanted(intent)
     admission = await _Admission.of(intent.remotes)
     if admission is not None:
@@ -77,7 +77,7 @@ async def bind(intent: Intent, accepted: Accepted) -> Binding:
     for attempt in range(_TRIES_FOR_A_COMMON_PORT):
         binding = Binding(DatagramPorts(asyncio.get_running_loop()))
         try:
-            await _bind_all(binding, intent, stacks, wanted, accepted, plain_allowed, admission)
+            await _bind_all(binding, intent, stacks, wanted, accepted, plain, admission)
         except _PortTaken as taken:
             binding.close()
             if taken.chosen_by_us and attempt + 1 < _TRIES_FOR_A_COMMON_PORT:
@@ -135,7 +135,8 @@ class _Admission:
         return check
 
 
-def _eligible(intent: Intent) -> tuple[list[Stack], bool]:
+def _eligible(intent: Intent) -> tuple[list[Stack], frozenset[str]]:
+    """The stacks to bind, and the names of the plain ones that secure ones above them answer for."""
     properties = intent.properties
     if properties.multipath is None:
         properties.multipath = Multipath.PASSIVE
@@ -143,10 +144,12 @@ def _eligible(intent: Intent) -> tuple[list[Stack], bool]:
     if not stacks:
         raise EstablishmentError(no_stack_message(ruled_out), Reason.NO_CANDIDATES)
     if intent.security.mode is not SecurityMode.OPPORTUNISTIC:
-        return stacks, False
+        return stacks, frozenset()
     # A secure stack and the plain one below it cannot both bind the port: the upper one tells them apart.
-    covered = {stack.lower.name for stack in stacks if stack.lower is not None}
-    plain = any(stack.name in covered for stack in stacks)
+    covered = {
+        stack.lower.name for stack in stacks if stack.lower is not None and not stack.lower.features.secure
+    }
+    plain = frozenset(stack.name for stack in stacks if stack.name in covered)
     return [stack for stack in stacks if stack.name not in covered], plain
 
 
@@ -187,7 +190,7 @@ async def _bind_all(
     stacks: Sequence[Stack],
     wanted: Sequence[_Wanted],
     accepted: Accepted,
-    plain_allowed: bool,
+    plain: frozenset[str],
     admission: _Admission | None,
 ) -> None:
     common_port = 0
@@ -205,7 +208,7 @@ async def _bind_all(
                 intent.security,
                 binding._ports,
                 None if admission is None else admission.admits,
-                plain_allowed and stack.lower is not None,
+                stack.lower is not None and stack.lower.name in plain,
                 want.hop_limit,
             )
             try:

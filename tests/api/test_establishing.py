@@ -36,6 +36,8 @@ from neatpy import (
     SecurityParameters,
     SendError,
 )
+from neatpy.stacks.contract import Availability
+from neatpy.stacks.dtls import DtlsStack
 from pki import Authority
 
 pytestmark = BOTH_LOOPS
@@ -243,7 +245,10 @@ async def test_an_endpoint_changed_after_the_action_has_no_effect_on_it() -> Non
         connection.abort()
 
 
-async def test_secure_is_the_default_and_what_is_not_secure_is_no_candidate() -> None:
+async def test_secure_is_the_default_and_what_is_not_secure_is_no_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(DtlsStack, "available", lambda self: Availability(False, "taken away for this test"))
     connection = Preconnection(remote=RemoteEndpoint(HOST, 9), properties=datagrams()).initiate()
     with pytest.raises(EstablishmentError, match=r"SecurityParameters\.disabled") as caught:
         await connection

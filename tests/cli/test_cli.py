@@ -226,10 +226,16 @@ def test_a_peer_that_resets_the_connection_is_an_error() -> None:
 
 
 def test_wishes_that_no_stack_fulfils_are_answered_with_every_reason() -> None:
+    done = neatpy("connect", "127.0.0.1", "9", "--require", "zero_rtt_msg")
+    assert done.returncode == 1
+    assert " tcp: it is not secure; it does not provide zero_rtt_msg, which is required" in told(done)
+    assert " tls/tcp: it does not provide zero_rtt_msg, which is required" in told(done)
+
+
+def test_datagrams_are_secure_unless_told_otherwise() -> None:
     done = neatpy("connect", "127.0.0.1", "9", "--profile", "unreliable-datagram")
     assert done.returncode == 1
-    assert "udp: it is not secure" in told(done)
-    assert "--insecure" in told(done)
+    assert "dtls/udp]: [Errno 111] nobody listens on that UDP port" in told(done)
 
 
 def test_explain_before_connecting_goes_to_stderr() -> None:

@@ -22,6 +22,7 @@ from neatpy.system.datagram_options import (
     Control,
     SocketAddress,
     largest_unfragmented,
+    largest_unfragmented_to,
     source_control,
     traffic_class_control,
     wants_errors,
@@ -348,7 +349,7 @@ class UdpFlow(Flow, DatagramObserver):
         if self._socket is not None:
             self._socket.close()
         elif self._port is not None and self._address is not None:
-            self._port.disown(self._address, self._destination)
+            self._port.disown(self._address, self._destination, self)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -389,7 +390,7 @@ class UdpFlow(Flow, DatagramObserver):
         if name == "singular_transmission_msg_max_len":
             if self._socket is not None:
                 return largest_unfragmented(self._socket.socket)
-            return largest_unfragmented(self._port.socket) if self._port is not None else None
+            return None if self._address is None else largest_unfragmented_to(self._address, self._family)
         return None
 
     def statistics(self) -> dict[str, float]:

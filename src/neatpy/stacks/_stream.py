@@ -53,6 +53,7 @@ class StreamFlow(Flow):
     __slots__ = (
         "_closing",
         "_corked",
+        "_error",
         "_finishing",
         "_hung_up",
         "_local",
@@ -102,6 +103,7 @@ class StreamFlow(Flow):
         self._corked: list[bytes] | None = None
         self._unsent: list[bytes | memoryview] | None = None
         self._closing: _Closing | None = None
+        self._error: OSError | None = None
         self._finishing = self._paused = self._hung_up = False
         self._remote_finished = False
 
@@ -145,7 +147,7 @@ class StreamFlow(Flow):
                 taken = self._not_taken(error)
             if taken == len(data):
                 return True
-            self._keep([memoryview(data)[taken:] if taken else data])
+            self._keep([memoryview(data)[taken:] if taken > 0 else data])
         if self._tokens is None:
             self._tokens = [token]
         else:
@@ -186,10 +188,11 @@ class StreamFlow(Flow):
         return pieces
 
     def _not_taken(self, error: OSError) -> int:
-        """The kernel takes nothing now. If it never will, reading tells: what arrived before the error still counts."""
-        if not isinstance(error, BlockingIOError | InterruptedError):
+        """The kernel takes nothing now. If it never will, reading goes on to the end: what came before still counts."""
+        if self._error is None and not isinstance(error, BlockingIOError | InterruptedError):
+            self._error = error
             self._loop.call_soon(self._broke, error)
-        return 0
+        return -1
 
     def _keep(self, unsent: list[bytes | memoryview]) -> None:
         self.writable = False
@@ -285,6 +288,9 @@ class StreamFlow(Flow):
 
     def _end_of_stream(self) -> None:
         self._remote_finished = True
+        if self._error is not None:
+            self._lost(self._error)  # the kernel tells of it once, and has told the one who wrote
+            return
         if self._closing is not None and self._closing.reported:
             self._release()
             return
@@ -312,7 +318,7 @@ class StreamFlow(Flow):
 
     def _read_to_the_end(self) -> None:
         if self._remote_finished:
-            self._lost(None)
+            self._lost(self._error)
         elif self._open and not self._paused:
             self._read()
             if self._open:

@@ -25,8 +25,8 @@ from neatpy.stacks.features import Features
 if TYPE_CHECKING:
     from neatpy.security import SecurityParameters
     from neatpy.stacks._tls.engine import Settings
+    from neatpy.stacks._tls.settings import SettingsCache
 
-_CONTEXTS_KEPT = 64
 _EFFECTS = {"isolate_session": "no session is resumed, and none is kept for resumption"}
 
 
@@ -38,7 +38,7 @@ class TlsStack(Stack):
     """Place in the order of stacks when everything else ties."""
 
     def __init__(self) -> None:
-        self._settings: dict[object, Settings] = {}
+        self._settings: SettingsCache | None = None
         self._features: Features | None = None
 
     @property
@@ -122,24 +122,15 @@ class TlsStack(Stack):
         )
 
     def _settings_for(self, security: SecurityParameters, *, listening: bool) -> Settings:
-        """The context for these parameters: loading the system's roots takes tens of milliseconds, so it is kept, and
-        with it a client's sessions, for everyone who asks for the same."""
         from neatpy.stacks._tls import plan
+        from neatpy.stacks._tls.settings import SettingsCache
 
-        missing = plan.misconfiguration(security, listening)
-        if missing is not None:
-            raise EstablishmentError(missing, Reason.INVALID_CONFIGURATION)
         obstacle = plan.obstacle(security, listening)
         if obstacle is not None:
             raise EstablishmentError(f"{self.name} cannot be used: {obstacle}", Reason.NO_CANDIDATES)
-        key = (listening, security.mode, tuple(sorted(security.explicit().items())))
-        settings = self._settings.pop(key, None)
-        if settings is None:
-            settings = _make_settings(security.snapshot(), listening)
-            while len(self._settings) >= _CONTEXTS_KEPT:
-                del self._settings[next(iter(self._settings))]
-        self._settings[key] = settings  # the one used last is given up last
-        return settings
+        if self._settings is None:
+            self._settings = SettingsCache()
+        return self._settings.get(security, listening, _make_settings)
 
 
 def _make_settings(security: SecurityParameters, listening: bool) -> Settings:

@@ -34,6 +34,7 @@ _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
 _DISCOVER_WANT, _DISCOVER_DO = 1, 2
 _IP_MTU, _IPV6_MTU = 14, 24
 _IPV4_HEADERS, _IPV6_HEADERS = 28, 48
+_ETHERNET = 1500
 _INT = struct.Struct("=i")
 
 
@@ -101,12 +102,22 @@ def set_fragmentation(sock: socket.socket, allowed: bool) -> None:
 def largest_unfragmented(sock: socket.socket) -> int:
     """Most bytes that fit one packet on the path of a connected socket; that of Ethernet where the path is unknown."""
     ipv6 = sock.family == socket.AF_INET6
-    mtu = 1500
+    mtu = _ETHERNET
     if _LINUX:
         level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if ipv6 else (socket.IPPROTO_IP, _IP_MTU)
         with suppress(OSError):  # not connected
             mtu = sock.getsockopt(level, option)
     return min(mtu - _IPV6_HEADERS, LARGEST_V6) if ipv6 else min(mtu - _IPV4_HEADERS, LARGEST_V4)
+
+
+def largest_unfragmented_to(address: SocketAddress, family: int) -> int:
+    """Most bytes that fit one packet on the path to an address, which a socket for many peers cannot say."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)  # sends nothing; the route has an MTU, or the path's is remembered
+            return largest_unfragmented(probe)
+    except OSError:
+        return _ETHERNET - (_IPV6_HEADERS if family == socket.AF_INET6 else _IPV4_HEADERS)
 
 
 def wants_errors(properties: TransportProperties) -> bool:

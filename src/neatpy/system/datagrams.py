@@ -18,11 +18,23 @@ if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Address
 
-__all__ = ["FOUR_TUPLES", "DatagramObserver", "DatagramPort", "DatagramPorts", "DatagramSocket", "Recogniser"]
+__all__ = [
+    "FOUR_TUPLES",
+    "TAKEN",
+    "DatagramObserver",
+    "DatagramPort",
+    "DatagramPorts",
+    "DatagramSocket",
+    "Recogniser",
+]
 
 Recogniser = Callable[[bytes, SocketAddress, bytes], "DatagramObserver | None"]
 """Given a datagram, its source and the packed own address it came to: the endpoint that takes its four-tuple, or None
-if this is none of that protocol's. The endpoint gets the datagram afterwards."""
+if this is none of that protocol's. The endpoint gets the datagram afterwards. :data:`TAKEN`: the datagram has been
+dealt with."""
+
+TAKEN = DatagramObserver()
+"""A recogniser's answer for a datagram of its protocol that needs no endpoint, or that it has given to one itself."""
 
 FOUR_TUPLES = 16384
 """Peers that one shared socket knows at most."""
@@ -135,11 +147,17 @@ class DatagramPort(DatagramObserver):
         self._endpoints[key] = endpoint
         return True
 
-    def disown(self, source: SocketAddress, destination: bytes) -> None:
-        """Give a four-tuple back; its next datagram is one of an unknown peer. Idempotent."""
-        endpoint = self._endpoints.pop((source, destination), None)
+    def disown(
+        self, source: SocketAddress, destination: bytes, endpoint: DatagramObserver | None = None
+    ) -> None:
+        """Give a four-tuple back; its next datagram is one of an unknown peer. Idempotent. Of a given ``endpoint``,
+        only if it is still the owner."""
+        owner = self._endpoints.get((source, destination))
         if endpoint is not None:
             self._waiting.pop(endpoint, None)
+        if owner is not None and endpoint in (None, owner):
+            self._waiting.pop(owner, None)
+            del self._endpoints[(source, destination)]
             self._close_if_unused()
 
     # Sending, as DatagramSocket does
@@ -207,7 +225,8 @@ class DatagramPort(DatagramObserver):
         for _, recognise in self._recognisers:
             endpoint = recognise(data, source, destination)
             if endpoint is not None:
-                self._endpoints[(source, destination)] = endpoint
+                if endpoint is not TAKEN:
+                    self._endpoints[(source, destination)] = endpoint
                 return endpoint
         return None
 

@@ -6,11 +6,10 @@ contract of stacks and no TLS library.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from neatpy.stacks._tls.flow import Below, CallbackFailed, TlsFlow
+from neatpy.stacks._tls.flow import Below, TlsFlow
+from neatpy.stacks._tls.waiting import Waiting, tell_loop
 from neatpy.stacks.contract import Accepted, Address, Flow, FlowObserver, StackListener
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class TlsListener(StackListener):
         self._settings = settings
         self._plain_allowed = plain_allowed
         self._accepted = accepted
-        self._waiting: dict[TlsFlow | _Sniffer, asyncio.TimerHandle] = {}
+        self._waiting = Waiting(HANDSHAKES)
 
     @property
     def local_address(self) -> Address:
@@ -52,16 +51,14 @@ class TlsListener(StackListener):
 
     def close(self) -> None:
         self.lower.close()
-        for flow in list(self._waiting):
-            self._forget(flow)
-            flow.abort()
+        self._waiting.give_up_all()
 
     def begin(self, lower: Flow) -> None:
         """Take a Flow that the stack below has accepted."""
         if self._plain_allowed:
             sniffer = _Sniffer(self, lower)
             lower.observer = sniffer
-            self._watch(sniffer, SILENCE, sniffer.plain)
+            self._waiting.add(sniffer, SILENCE, sniffer.plain)
         else:
             self.shake(lower)
 
@@ -69,49 +66,35 @@ class TlsListener(StackListener):
         """Begin the handshake over this Flow, whose first bytes may have come already."""
         flow = TlsFlow(self._stack, self._settings.security, self._settings.server(), _NOBODY, self._outcome)
         lower.observer = below = Below(flow)
-        self._watch(flow, HANDSHAKE_TIME, lambda: self._give_up(flow))
+        self._waiting.add(flow, HANDSHAKE_TIME)
         flow.start(lower)
         if first:
             below.received(first, None, False)
 
     def accept_plain(self, sniffer: _Sniffer, lower: Flow) -> None:
         """Hand on a Flow without TLS."""
-        self._forget(sniffer)
+        self._waiting.forget(sniffer)
         self._accepted(lower)
 
     def go_on(self, sniffer: _Sniffer, lower: Flow, first: bytes) -> None:
         """Go on with TLS."""
-        self._forget(sniffer)
+        self._waiting.forget(sniffer)
         self.shake(lower, first)
 
     def gone(self, sniffer: _Sniffer) -> None:
         """The peer went before it said anything."""
-        self._forget(sniffer)
+        self._waiting.forget(sniffer)
 
     def speaks_tls(self, first: bytes) -> bool:
         """Whether these first bytes are TLS."""
         return self._stack.sniff(first)
 
-    def _watch(self, flow: TlsFlow | _Sniffer, seconds: float, late: Callable[[], None]) -> None:
-        if len(self._waiting) >= HANDSHAKES:
-            self._give_up(next(iter(self._waiting)))
-        self._waiting[flow] = asyncio.get_running_loop().call_later(seconds, late)
-
-    def _forget(self, flow: TlsFlow | _Sniffer) -> None:
-        timer = self._waiting.pop(flow, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _give_up(self, flow: TlsFlow | _Sniffer) -> None:
-        self._forget(flow)
-        flow.abort()
-
     def _outcome(self, flow: TlsFlow, error: BaseException | None) -> None:
-        self._forget(flow)
+        self._waiting.forget(flow)
         if error is None:
             self._accepted(flow)
-        elif isinstance(error, CallbackFailed) and error.__cause__ is not None:
-            _tell_loop(error.__cause__)
+        else:
+            tell_loop(error)
 
 
 class _Sniffer(FlowObserver):
@@ -146,10 +129,3 @@ class _Sniffer(FlowObserver):
     def abort(self) -> None:
         """End it."""
         self._lower.abort()
-
-
-def _tell_loop(error: BaseException) -> None:
-    """A callback of the program raised, and no Connection is there to tell it."""
-    asyncio.get_running_loop().call_exception_handler(
-        {"message": "the trust verification callback of a Listener raised", "exception": error}
-    )

@@ -80,6 +80,9 @@ class Engine(ABC):
     def facts(self) -> dict[str, object]:
         """What was negotiated, as ``Flow.security`` gives it."""
 
+    def release(self) -> None:  # noqa: B027 - not every library has something to give back
+        """Nothing is encrypted or decrypted any more; what was negotiated can still be asked for."""
+
     def remember(self) -> bool:
         """Keep the session for resumption; True when there is nothing left to keep."""
         return True

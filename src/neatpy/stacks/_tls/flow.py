@@ -1,24 +1,21 @@
-"""TLS as a Flow that observes the Flow below it: the handshake with its callbacks, then records both ways.
+"""TLS as a Flow that observes the Flow below it: records both ways, and the end.
 
-The record layer is an :class:`~neatpy.stacks._tls.engine.Engine`. This room knows the contract of stacks and no TLS
-library, and does not care what carries the bytes.
+The handshake is in :mod:`~neatpy.stacks._tls.handshake`; the record layer is an
+:class:`~neatpy.stacks._tls.engine.Engine`. This room knows the contract of stacks and no TLS library, and does not
+care what carries the bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
-from neatpy.security import TrustVerification
+from neatpy.errors import ConnectionError, Reason, TransportServicesError
 from neatpy.stacks._tls.engine import Engine, TlsFailure
-from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
+from neatpy.stacks._tls.handshake import HANDSHAKE, HELD, NOBODY, OPEN, OVER, Outcome, SecureFlow, refused
+from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from neatpy.message import MessageContext
     from neatpy.security import SecurityParameters
     from neatpy.stacks.contract import Stack
@@ -30,40 +27,26 @@ CHUNK = 1 << 18
 """How much plaintext is encrypted at once; a longer Message goes down in pieces, as the stack below takes them."""
 
 _SESSION_TRIES = 8
-_HANDSHAKE, _HELD, _OPEN, _OVER = range(4)
-_NOBODY = FlowObserver()
-_OURS = (
-    object()
-)  # the token of what is no Message's end: handshakes, alerts, the first pieces of a long Message
-
-Outcome = Callable[["TlsFlow", BaseException | None], None]
+_OURS = object()
+"""The token of what is no Message's end: handshakes, alerts, the first pieces of a long Message."""
 
 
-class TlsFlow(Flow):
-    """One TLS connection. ``outcome`` is called once, when the handshake (callbacks included) has succeeded or failed;
-    a Flow that failed has ended itself."""
+class TlsFlow(SecureFlow):
+    """One TLS connection."""
 
     __slots__ = (
         "_batch",
         "_closing",
         "_context",
         "_corked",
-        "_engine",
         "_finishing",
         "_goodbye_said",
         "_linger",
-        "_lower",
-        "_outcome",
         "_paused",
         "_peer_finished",
         "_pending",
-        "_security",
         "_session_tries",
-        "_stack",
-        "_state",
         "_talked_since_peer_finished",
-        "_task",
-        "_trusted",
         "writable",
     )
 
@@ -73,24 +56,17 @@ class TlsFlow(Flow):
         security: SecurityParameters,
         engine: Engine,
         observer: FlowObserver,
-        outcome: Outcome,
+        outcome: Outcome[TlsFlow],
     ) -> None:
-        self._stack = stack
-        self._security = security
-        self._engine = engine
-        self.observer = observer
-        self._outcome: Outcome | None = outcome
-        self._lower: Flow | None = None
-        self._state = _HANDSHAKE
+        super().__init__(stack, security, engine, observer, outcome)
         self.writable = True
         self._paused = self._peer_finished = self._finishing = self._closing = self._goodbye_said = False
-        self._trusted = self._talked_since_peer_finished = False
+        self._talked_since_peer_finished = False
         self._session_tries = 0 if engine.server_name is None else _SESSION_TRIES
         self._corked: list[bytes] | None = None
         self._batch: list[object] | None = None
         self._pending: list[_Rest] | None = None
         self._linger: asyncio.TimerHandle | None = None
-        self._task: asyncio.Future[bool] | None = None
         self._context = cast("MessageContext", None)  # byte streams do not look at it
 
     def start(self, lower: Flow) -> None:
@@ -98,41 +74,8 @@ class TlsFlow(Flow):
         self._lower = lower
         self._shake()
 
-    # What it is
-
-    @property
-    def stack(self) -> Stack:
-        return self._stack
-
-    @property
-    def lower(self) -> Flow:
-        """The Flow that carries the records."""
-        assert self._lower is not None
-        return self._lower
-
-    @property
-    def local_address(self) -> Address:
-        return self.lower.local_address
-
-    @property
-    def remote_address(self) -> Address:
-        return self.lower.remote_address
-
-    @property
-    def paths(self) -> Sequence[tuple[Address, Address]]:
-        return self.lower.paths
-
-    def apply(self, name: str, value: object) -> None:
-        self.lower.apply(name, value)
-
     def read(self, name: str) -> object:
         return self.lower.read(name)
-
-    def statistics(self) -> dict[str, float]:
-        return self.lower.statistics()
-
-    def security(self) -> dict[str, object]:
-        return self._engine.facts()
 
     # Sending
 
@@ -237,8 +180,7 @@ class TlsFlow(Flow):
             asyncio.get_running_loop().call_soon(self._read_leftover)
 
     def _read_leftover(self) -> None:
-        """What came with the end of the handshake, or while reading was paused."""
-        if self._state == _OPEN and not self._paused and not self._closing:
+        if self._state == OPEN and not self._paused and not self._closing:
             self._read()
 
     def _read(self, *, even_if_paused: bool = False) -> None:
@@ -253,15 +195,14 @@ class TlsFlow(Flow):
         if data and not self._peer_finished:
             self.observer.received(data, None, False)
         if engine.failure is not None:
-            if self._state == _OPEN:
+            if self._state == OPEN:
                 self._break(engine.failure)
-        elif engine.ended and not self._peer_finished and self._state == _OPEN:
+        elif engine.ended and not self._peer_finished and self._state == OPEN:
             self._peer_finished = True
             if not self._closing:
                 self.observer.finished()
 
     def _flush(self) -> None:
-        """Send what the library itself has to say: alerts, answers to key updates, its part of the handshake."""
         lower = self._lower
         if lower is not None and lower.writable and (output := self._engine.output()):
             lower.send(output, self._context, False, _OURS)
@@ -271,12 +212,12 @@ class TlsFlow(Flow):
 
     def finish(self) -> None:
         self.uncork()
-        if not self._finishing and self._state == _OPEN:
+        if not self._finishing and self._state == OPEN:
             self._finishing = True
             self._say_goodbye()
 
     def close(self) -> None:
-        if self._closing or self._state != _OPEN:
+        if self._closing or self._state != OPEN:
             return
         self.uncork()
         self._closing = self._finishing = True
@@ -286,11 +227,11 @@ class TlsFlow(Flow):
             self._linger = asyncio.get_running_loop().call_later(LINGER, self._linger_over)
 
     def abort(self) -> None:
-        if self._state == _OVER:
+        if self._state == OVER:
             return
         self._over()
         self._outcome = None
-        self.observer = _NOBODY
+        self.observer = NOBODY
         if self._lower is not None:
             self._lower.abort()
 
@@ -324,7 +265,7 @@ class TlsFlow(Flow):
             self._engine.remember()
 
     def _break(self, failure: TlsFailure) -> None:
-        if self._state == _OPEN:
+        if self._state == OPEN:
             error = ConnectionError(str(failure), Reason.PROTOCOL_FAILED)
             error.__cause__ = failure
             self._flush()
@@ -334,7 +275,7 @@ class TlsFlow(Flow):
         """Report a broken connection. What is below goes with it, after an alert gently so that it arrives."""
         self._over()
         lower = self.lower
-        lower.observer = _NOBODY
+        lower.observer = NOBODY
         if abort:
             lower.abort()
         else:
@@ -342,99 +283,9 @@ class TlsFlow(Flow):
         self.observer.closed(error)
 
     def _over(self) -> None:
-        self._state = _OVER
+        super()._over()
         self._pending = self._corked = self._batch = None
         self._stop_lingering()
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-
-    # The handshake
-
-    def _shake(self) -> None:
-        engine = self._engine
-        try:
-            complete = engine.handshake()
-        except TlsFailure as failure:
-            self._flush()
-            self._fail(_refused(str(failure), failure), abort=False)
-            return
-        # What would complete the handshake for the peer is not sent before the peer is trusted.
-        if not self._trusted and (complete or engine.can_judge()):
-            self._judge()
-        elif complete:
-            self._open()
-        else:
-            self._flush()
-
-    def _judge(self) -> None:
-        engine, security = self._engine, self._security
-        text = engine.verdict()
-        callback = security.trust_verification_callback
-        if callback is None:
-            self._judged(text is None, text)
-            return
-        trust = TrustVerification(engine.server_name, engine.peer_chain(), text)
-        try:
-            answer = callback(trust)
-        except Exception as error:
-            self._fail(_raised(error))
-            return
-        if not inspect.isawaitable(answer):
-            self._judged(answer is True, "the trust verification callback does not trust the peer")
-            return
-        self._state = _HELD
-        self.lower.pause_receiving()
-        self._task = asyncio.ensure_future(answer)
-        self._task.add_done_callback(self._answered)
-
-    def _answered(self, task: asyncio.Future[bool]) -> None:
-        if self._state != _HELD:
-            return
-        self._task = None
-        self.lower.resume_receiving()
-        if task.cancelled():
-            self._fail(_refused("the trust verification callback was cancelled"))
-        elif (error := task.exception()) is not None:
-            self._fail(_raised(error))
-        else:
-            self._judged(task.result() is True, "the trust verification callback does not trust the peer")
-
-    def _judged(self, trusted: bool, text: str | None) -> None:
-        if not trusted:
-            self._fail(_refused(text or "the peer is not trusted"))
-            return
-        self._trusted = True
-        self._state = _HANDSHAKE
-        self._shake()
-
-    def _open(self) -> None:
-        alpn = self._security.alpn
-        if alpn and self._engine.alpn() not in alpn:
-            self._fail(
-                _refused(f"no application protocol (alpn) that both sides have; ours: {', '.join(alpn)}")
-            )
-            return
-        self._state = _OPEN
-        self._flush()
-        outcome, self._outcome = self._outcome, None
-        if outcome is not None:
-            outcome(self, None)
-        # Data may have come with the last flight; by then the Flow has its observer.
-        asyncio.get_running_loop().call_soon(self._read_leftover)
-
-    def _fail(self, error: EstablishmentError, *, abort: bool = True, lower_lives: bool = True) -> None:
-        self._over()
-        outcome, self._outcome = self._outcome, None
-        if outcome is not None:
-            outcome(self, error)
-        lower = self._lower
-        if lower is not None and lower_lives:
-            lower.observer = _NOBODY
-            if abort:
-                lower.abort()
-            else:
-                lower.close()
 
 
 class Below(FlowObserver):
@@ -451,13 +302,13 @@ class Below(FlowObserver):
     ) -> None:
         flow = self._flow
         state = flow._state
-        if state == _OPEN:
+        if state == OPEN:
             if not flow._closing:
                 flow._engine.feed(data)
                 flow._read()
-        elif state != _OVER:
+        elif state != OVER:
             flow._engine.feed(data)
-            if state == _HANDSHAKE and flow._lower is not None:
+            if state == HANDSHAKE and flow._lower is not None:
                 flow._shake()
 
     def sent(self, token: object) -> None:
@@ -473,7 +324,7 @@ class Below(FlowObserver):
 
     def writable(self) -> None:
         flow = self._flow
-        if flow._state != _OPEN:
+        if flow._state != OPEN:
             return
         flow._flush()
         if flow._pending:
@@ -496,20 +347,20 @@ class Below(FlowObserver):
 
     def finished(self) -> None:
         flow = self._flow
-        if flow._state in (_HANDSHAKE, _HELD):
-            flow._fail(_refused("the peer ended the connection during the TLS handshake"))
-        elif flow._state == _OPEN and not flow._closing:
+        if flow._state in (HANDSHAKE, HELD):
+            flow._fail(refused("the peer ended the connection during the TLS handshake"))
+        elif flow._state == OPEN and not flow._closing:
             flow._read(even_if_paused=True)
-            if flow._state == _OPEN and not flow._peer_finished:
+            if flow._state == OPEN and not flow._peer_finished:
                 text = "the peer's data was cut off: its connection ended without TLS's close_notify"
                 flow._end_with(ConnectionError(text, Reason.PROTOCOL_FAILED))
 
     def closed(self, error: TransportServicesError | None) -> None:
         flow = self._flow
-        if flow._state in (_HANDSHAKE, _HELD):
-            flow._fail(_refused("the connection broke during the TLS handshake", error), lower_lives=False)
+        if flow._state in (HANDSHAKE, HELD):
+            flow._fail(refused("the connection broke during the TLS handshake", error), lower_lives=False)
             return
-        if flow._state == _OVER:
+        if flow._state == OVER:
             return
         if flow._closing and flow._peer_finished and not flow._talked_since_peer_finished:
             # The peer was done before us and may have gone without waiting for our close_notify (RFC 8446 6.1).
@@ -553,20 +404,3 @@ class _Rest:
         if not self.is_empty:
             self._data = memoryview(bytes(self._data[self._offset :]))
             self._offset = 0
-
-
-class CallbackFailed(EstablishmentError):
-    """The program's trust verification callback raised, which is its cause."""
-
-
-def _raised(error: BaseException) -> CallbackFailed:
-    text = f"the trust verification callback raised {type(error).__name__}: {error}"
-    result = CallbackFailed(text, Reason.ESTABLISHMENT_FAILED)
-    result.__cause__ = error
-    return result
-
-
-def _refused(text: str, cause: BaseException | None = None) -> EstablishmentError:
-    error = EstablishmentError(text, Reason.ESTABLISHMENT_FAILED)
-    error.__cause__ = cause
-    return error

@@ -50,6 +50,22 @@ def obstacle(security: SecurityParameters, listening: bool) -> str | None:
     return None
 
 
+def dtls_obstacle(security: SecurityParameters, listening: bool) -> str | None:
+    """Why pyOpenSSL cannot honour these parameters in DTLS 1.2, or None."""
+    if not security.allows(SecurityProtocol.DTLS_1_2):
+        allowed = security.allowed_security_protocols
+        name = (
+            "ciphersuite"
+            if not allowed or SecurityProtocol.DTLS_1_2 in allowed
+            else "allowed_security_protocols"
+        )
+        return f"{name} leaves no dtls_1_2"
+    for name in ("signature_algorithm", "supported_group", "pre_shared_key", "identity_challenge_callback"):
+        if security.get(name):
+            return f"pyOpenSSL has no {name}"
+    return None
+
+
 def needs_pyopenssl(security: SecurityParameters, listening: bool) -> str | None:
     """The parameter that Python's ssl cannot honour and pyOpenSSL can, or None."""
     if any(map(is_tls_1_3_ciphersuite, security.ciphersuite)) and TLS_1_3 in versions(security):

@@ -139,6 +139,9 @@ class PyOpenSslEngine(Engine):
             "resumed": False,
         }
 
+    def release(self) -> None:
+        self._tls.set_app_data(None)  # else only a collection of cycles would free OpenSSL's buffers
+
     def _leaf(self) -> bytes | None:
         certificate = self._tls.get_peer_certificate(as_cryptography=True)
         return None if certificate is None else _der(certificate)
@@ -159,7 +162,11 @@ class PyOpenSslSettings(Settings):
 
     def __init__(self, security: SecurityParameters, listening: bool) -> None:
         self.security = security
-        self.context = _context(security, listening)
+        self.context = SSL.Context(SSL.TLS_SERVER_METHOD if listening else SSL.TLS_CLIENT_METHOD)
+        allowed = plan.versions(security)
+        self.context.set_min_proto_version(_VERSIONS[allowed[0]])
+        self.context.set_max_proto_version(_VERSIONS[allowed[-1]])
+        configure(self.context, security, listening, plan.new_ciphersuites(security))
 
     def client(self, server_name: str, peer: tuple[str, int] | None) -> Engine:
         return PyOpenSslEngine(self, server_name)
@@ -168,15 +175,16 @@ class PyOpenSslSettings(Settings):
         return PyOpenSslEngine(self, None)
 
 
-def _context(security: SecurityParameters, listening: bool) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD if listening else SSL.TLS_CLIENT_METHOD)
-    allowed = plan.versions(security)
-    context.set_min_proto_version(_VERSIONS[allowed[0]])
-    context.set_max_proto_version(_VERSIONS[allowed[-1]])
+def configure(
+    context: SSL.Context, security: SecurityParameters, listening: bool, new_ciphersuites: list[str]
+) -> None:
+    """Make a context do what the parameters say; it must have its versions. ``new_ciphersuites`` are those of TLS 1.3.
+    Raises EstablishmentError."""
     context.set_options(SSL.OP_NO_RENEGOTIATION)
     _set_verification(context, security, listening)
     _load_own(context, security, listening)
-    _restrict(context, security)
+    old_ciphersuites = plan.old_ciphersuites(security)
+    _restrict(context, old_ciphersuites, new_ciphersuites)
     if security.alpn:
         protocols = [protocol.encode("ascii") for protocol in security.alpn]
         if listening:
@@ -185,8 +193,7 @@ def _context(security: SecurityParameters, listening: bool) -> SSL.Context:
             context.set_alpn_protos(protocols)
     if listening:
         _set_sessions(context, security)
-    _check_ciphersuites(context, security)
-    return context
+    _check_ciphersuites(context, [*old_ciphersuites, *new_ciphersuites])
 
 
 def _set_verification(context: SSL.Context, security: SecurityParameters, listening: bool) -> None:
@@ -244,8 +251,7 @@ def _load_own(context: SSL.Context, security: SecurityParameters, listening: boo
             raise _wrong(f"the {name} or its private key cannot be used", error) from error
 
 
-def _restrict(context: SSL.Context, security: SecurityParameters) -> None:
-    old, new = plan.old_ciphersuites(security), plan.new_ciphersuites(security)
+def _restrict(context: SSL.Context, old: list[str], new: list[str]) -> None:
     try:
         if old:
             context.set_cipher_list(":".join(old).encode("ascii"))
@@ -257,9 +263,8 @@ def _restrict(context: SSL.Context, security: SecurityParameters) -> None:
         ) from error
 
 
-def _check_ciphersuites(context: SSL.Context, security: SecurityParameters) -> None:
+def _check_ciphersuites(context: SSL.Context, wanted: list[str]) -> None:
     """OpenSSL skips names that it does not know if it knows another. A context cannot be changed after this."""
-    wanted = [*plan.old_ciphersuites(security), *plan.new_ciphersuites(security)]
     known = SSL.Connection(context, None).get_cipher_list() if wanted else []
     if missing := [name for name in wanted if name not in known]:
         raise _wrong(f"OpenSSL here does not know this as ciphersuite: {', '.join(missing)}")
