@@ -10,8 +10,8 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from loopback import PlainServer, going_to, until
 
+from api.loopback import PlainServer, going_to, until
 from neatpy import Connection, ConnectionError, Message, MessageContext, Reason, ReceiveError, SendError
 from neatpy.stacks._stream import StreamFlow
 from neatpy.system.streams import open_streams
