@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from neatpy.connection import Connection
     from neatpy.message import Data, MessageContext
+    from neatpy.stacks.contract import FlowObserver
 
     Frame = tuple[int, int, int, dict[str, object] | None]
     """Where a frame lies in a buffer: start and end of the payload, start of the next frame, and the metadata that the
@@ -91,8 +92,11 @@ class Framer(ABC):
 class Chain(Protocol):
     """What the handles of one Connection share, for them alone: the Flow that they make up."""
 
+    observer: FlowObserver
     blocked: bool
     """No more is to be delivered now."""
+    holds_back: bool
+    """What is delivered does not go straight to the observer."""
     over: bool
 
     @property
@@ -376,10 +380,13 @@ class MessageFramer:
         if frame is None or frame[2] != len(data) or frame[3] is not None:
             return False
         self._wanted = 0
-        if self._above is None:
-            self._chain.upward()(data[frame[0] : frame[1]], None, True, last)
+        payload = data[frame[0] : frame[1]]
+        if self._above is not None:
+            self._above.receive(payload, None, True, last)
+        elif self._chain.holds_back:
+            self._chain.deliver(payload, None, True)
         else:
-            self._above.receive(data[frame[0] : frame[1]], None, True, last)
+            self._chain.observer.received(payload, None, True, last)
         return True
 
     def _run(self) -> None:

@@ -88,6 +88,7 @@ class FramedFlow(LayeredFlow):
         "_whole_frame",
         "below",
         "blocked",
+        "holds_back",
         "over",
     )
 
@@ -113,7 +114,7 @@ class FramedFlow(LayeredFlow):
             handle._above, self._top._below = self._top, handle
             handle = self._top
         self._whole_frame = shortcut_of(framers[0], "whole_frame", "new_sent_message")
-        self.blocked = self.over = False
+        self.blocked = self.over = self.holds_back = False
         self._started = self._starting = False
         self._when_started: Callable[[EstablishmentError | None], None] | None = None
         self._failure: EstablishmentError | None = None
@@ -143,6 +144,7 @@ class FramedFlow(LayeredFlow):
             return True
         self._when_started = when_started
         self._early = []
+        self.holds_back = True
         return False
 
     async def wait_until_ready(self) -> None:
@@ -196,6 +198,7 @@ class FramedFlow(LayeredFlow):
 
     def _tell_early(self) -> None:
         early, self._early = self._early, None
+        self.holds_back = self._closing
         for name, *arguments in early or ():
             if name == "closed":
                 self._tell_closed(*arguments)
@@ -386,7 +389,7 @@ class FramedFlow(LayeredFlow):
 
     def upward(self) -> Callable[[bytes, MessageContext | None, bool, bool], None]:
         """The shortest way to ``deliver``."""
-        return self.observer.received if self._early is None and not self._closing else self.deliver
+        return self.deliver if self.holds_back else self.observer.received
 
     def deliver(
         self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
@@ -437,7 +440,7 @@ class FramedFlow(LayeredFlow):
     def close(self) -> None:
         if self._closing or self.over:
             return
-        self._closing = True
+        self._closing = self.holds_back = True
         self._stop_next()
         if self._linger is not None:  # a closing handshake, which needs what the peer says
             if self.blocked:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
-from neatpy.framers.header import HOLD_LIMIT, HeaderFramer
+from neatpy.framers.header import HOLD_LIMIT, JOIN_LIMIT, HeaderFramer
 
 if TYPE_CHECKING:
-    from neatpy.framer import Frame
+    from neatpy.framer import Frame, MessageFramer
     from neatpy.message import MessageContext
 
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -48,6 +48,13 @@ class LengthPrefixFramer(HeaderFramer):
 
     def make_header(self, length: int, context: MessageContext) -> bytes:
         return self._pack(length)
+
+    def whole_frame(self, handle: MessageFramer, data: bytes, context: MessageContext) -> bytes | None:
+        # As in the base class, with a call spared: this runs once for every small Message.
+        length = len(data)
+        if handle.state is not None or length > JOIN_LIMIT or length > self.max_length:
+            return None
+        return self._pack(length) + data
 
     def payload_length(self, data: bytes, offset: int) -> int:
         length: int = self._unpack(data, offset)[0]
