@@ -213,7 +213,17 @@ class ReceiveQueue:
                 else:
                     self._hand_out_later(waiter, message)
                 return
-        self._keep(data, context, end_of_message)
+        if end_of_message and context is None and self._arrived and self._open is None:
+            # Many small ones in a row, and nobody waits, or somebody for something else.
+            message = _new_message(Message)
+            message.data = data
+            message.end_of_message = True
+            message._context = None
+            message._origin = self._origin
+            self._arrived.append(message)
+            self.held += size + _OVERHEAD
+        else:
+            self._keep(data, context, end_of_message)
         if self.held >= self._limit:
             if not self._paused and self.full:
                 self._paused = True
