@@ -134,6 +134,7 @@ class Connection:
 
     def __await__(self) -> Generator[Any, None, Connection]:
         """Wait for Ready. Raises EstablishmentError (CloneError for a clone) if it never comes."""
+        self._check_loop()
         if self._request is not None:
             self._establish()
         if self._state is ConnectionState.ESTABLISHING or (
@@ -214,6 +215,7 @@ class Connection:
         return self._path.request(min_incomplete_length or 0, max_length)
 
     def __aiter__(self) -> Connection:
+        self._check_loop()
         return self
 
     def __anext__(self) -> Awaitable[Message]:
@@ -223,14 +225,17 @@ class Connection:
 
     def batch(self) -> Batch:
         """``with connection.batch():`` - the sends inside are coalesced (RFC 9622 section 9.2.4)."""
+        self._check_loop()
         return Batch(self._path)
 
     def start_batch(self) -> None:
         """Hold sends back until ``end_batch()``, at the latest until the end of this turn of the loop."""
+        self._check_loop()
         self._path.start_batch()
 
     def end_batch(self) -> None:
         """Send what was held back, coalesced."""
+        self._check_loop()
         self._path.end_batch()
 
     # Groups
@@ -258,7 +263,7 @@ class Connection:
         clone = Connection(self._intent.like(properties, framers), self._loop)
         if self._group is None:
             self._group = ConnectionGroup(self)
-        self._group.members.add(clone)
+        self._group.add_clone(self, clone)
         clone._group = self._group
         if hook.active:
             hook.emit(hook.events.Cloned(self, clone=clone))
@@ -415,6 +420,7 @@ class Connection:
         that were set and do nothing on this stack."""
         from neatpy.introspection import describe
 
+        self._check_loop()
         return describe(self)
 
     # Inside the house
@@ -428,9 +434,14 @@ class Connection:
         return self._state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
 
     def _fire(self, handler: str, *arguments: object) -> None:
-        """Call a handler attribute in a later turn of the loop, in the context the Connection was made in. One that is
-        not set by now has nothing to hear."""
+        """Call a handler attribute in a later turn of the loop, in the context the Connection was made in; there is
+        nothing to hear after the ending event."""
+        if self._state is not ConnectionState.CLOSED:
+            self._call_soon(handler, *arguments)
+
+    def _call_soon(self, handler: str, *arguments: object) -> None:
         if getattr(self, handler) is not None:
+            # One that is not set by now has nothing to hear.
             self._loop.call_soon(self._call_handler, handler, arguments, context=self._context)
 
     def _call_handler(self, name: str, arguments: tuple[object, ...]) -> None:
@@ -476,6 +487,8 @@ class Connection:
     def _established(self, flow: Flow, attempt: Attempt | None) -> None:
         """Ready: a Flow is there."""
         self._task = None
+        if self._group is not None:
+            self._group.clone_is_ready(self)
         closing = self._state is ConnectionState.CLOSING
         if not closing:
             self._state = ConnectionState.ESTABLISHED
@@ -507,6 +520,8 @@ class Connection:
         task, self._task, self._request = self._task, None, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+        if self._group is not None:
+            error = self._group.failure_of(self, error)
         if hook.active:
             hook.emit(hook.events.EstablishmentFailed(self, error=error))
         self._end(error, discard=True)
@@ -590,15 +605,15 @@ class Connection:
         if self._group is not None:
             self._group.members.discard(self)
         if establishing:
-            self._fire("on_establishment_error", self, error)
+            self._call_soon("on_establishment_error", self, error)
         elif error is None:
             if hook.active:
                 hook.emit(hook.events.Closed(self))
-            self._fire("on_closed", self)
+            self._call_soon("on_closed", self)
         else:
             if hook.active:
                 hook.emit(hook.events.ConnectionFailed(self, error=error))
-            self._fire("on_connection_error", self, error)
+            self._call_soon("on_connection_error", self, error)
         if self._closed_future is not None:
             _settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
 
@@ -631,6 +646,7 @@ class Connection:
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
         from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
 
+        self._check_loop()
         if not endpoints:
             raise ValueError(f"{action} takes at least one endpoint")
         kind = RemoteEndpoint if action.endswith("remote") else LocalEndpoint
@@ -663,7 +679,7 @@ class Connection:
 
         if self._listener is not None:
             self._listener._accept_sibling(self, flow)
-        elif self.on_connection_received is not None:
+        elif self.on_connection_received is not None and self._state is not ConnectionState.CLOSED:
             self._fire("on_connection_received", self, join(self, flow))
         else:
             flow.abort()

@@ -20,12 +20,40 @@ _NOT_ENTANGLED = frozenset({"conn_priority"})
 
 
 class ConnectionGroup:
-    """The Connections that belong together."""
+    """The Connections that belong together. Clones that are not ready yet are members too."""
 
-    __slots__ = ("members",)
+    __slots__ = ("_parents", "members")
 
     def __init__(self, first: Connection) -> None:
         self.members = {first}
+        self._parents: dict[Connection, Connection] = {}
+
+    def add_clone(self, parent: Connection, clone: Connection) -> None:
+        """A clone begins to establish."""
+        self.members.add(clone)
+        self._parents[clone] = parent
+
+    def clone_is_ready(self, clone: Connection) -> None:
+        """A clone is a Connection like the others from now on."""
+        self._parents.pop(clone, None)
+
+    def failure_of(
+        self, member: Connection, error: EstablishmentError | CloneError
+    ) -> EstablishmentError | CloneError:
+        """What to tell of a member that never becomes ready: of a clone, a CloneError, which its parent hears too.
+        Clones that wait for this member fail first, while it can still hear of it."""
+        for clone in [clone for clone, parent in self._parents.items() if parent is member]:
+            failure = CloneError(f"the connection to clone was not established: {error}", error.reason)
+            failure.__cause__ = error
+            clone._establishment_failed(failure)
+        parent = self._parents.pop(member, None)
+        if parent is None:
+            return error
+        failure = error if isinstance(error, CloneError) else CloneError(str(error), error.reason)
+        if hook.active:
+            hook.emit(hook.events.CloneFailed(parent, error=failure))
+        parent._fire("on_clone_error", parent, failure)
+        return failure
 
     def entangle(self, origin: Connection, name: str, value: object) -> None:
         """One member's Connection Property was set: the others follow. One that cannot leaves the group with a
@@ -39,6 +67,7 @@ class ConnectionGroup:
                 member._set_own_property(name, value)
             except PropertyError as error:
                 self.members.discard(member)
+                self._parents.pop(member, None)
                 member._group = None
                 member._fire("on_clone_error", member, _as_clone_error(error))
 
@@ -51,17 +80,15 @@ async def establish_clone(parent: Connection, clone: Connection) -> None:
         if flow is None or parent._is_over:
             raise CloneError("the connection to clone is closed", Reason.CONNECTION_CLOSED)
         try:
-            clone._established(await flow.open_sibling(clone._intent.properties), None)
+            sibling = await flow.open_sibling(clone._intent.properties)
         except CloneError as error:
             if error.reason is not Reason.NOT_CLONEABLE or parent._candidate is None:
                 raise
             await clone._connect_like(parent._candidate)
+        else:
+            clone._established(sibling, None)
     except (TransportServicesError, OSError) as error:
-        failure = _as_clone_error(error)
-        if hook.active:
-            hook.emit(hook.events.CloneFailed(parent, error=failure))
-        clone._establishment_failed(failure)
-        parent._fire("on_clone_error", parent, failure)
+        clone._establishment_failed(_as_clone_error(error))
 
 
 def join(parent: Connection, flow: Flow) -> Connection:

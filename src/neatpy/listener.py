@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class Listener:
         "_server",
         "_stopped",
         "_task",
+        "_thread",
         "_undelivered",
         "_waiters",
         "on_establishment_error",
@@ -64,6 +66,7 @@ class Listener:
     def __init__(self, intent: Intent, loop: asyncio.AbstractEventLoop) -> None:
         self._intent = intent
         self._loop = loop
+        self._thread = get_ident()
         self._context = contextvars.copy_context()
         self._binding: Binding | None = None
         self._error: EstablishmentError | None = None
@@ -88,6 +91,7 @@ class Listener:
 
     def __await__(self) -> Generator[Any, None, Listener]:
         """Wait until every eligible stack is bound. Raises EstablishmentError if one could not be."""
+        self._check_loop()
         if self._binding is None and self._error is None:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(waiter)
@@ -141,6 +145,7 @@ class Listener:
 
     @on_connection_received.setter
     def on_connection_received(self, handler: Callable[[Listener, Connection], object] | None) -> None:
+        self._check_loop()
         self._received_handler = handler
         self._deliver()
 
@@ -218,6 +223,7 @@ class Listener:
         (RFC 9622 section 7.2). Connections above it wait, in bounded number, until the limit is set anew.
 
         Raises TypeError or ValueError for anything but a non-negative whole number or None."""
+        self._check_loop()
         if limit is not None:
             if not isinstance(limit, int) or isinstance(limit, bool):
                 raise TypeError(f"the limit is a whole number or None, not {limit!r}")
@@ -233,8 +239,7 @@ class Listener:
 
         Effective without being awaited; the future, the same for every call, is done at Stopped.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this listener belongs to another event loop")
+        self._check_loop()
         if self._stopped is None:
             self._stopped = self._loop.create_future()
             if self._task is not None:
@@ -262,6 +267,12 @@ class Listener:
         return self._stopped
 
     # Inside the house
+
+    def _check_loop(self) -> None:
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                f"{self!r} belongs to an event loop in another thread: use call_soon_threadsafe there"
+            )
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._bind())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,25 +83,39 @@ async def test_initiate_and_listen_need_the_running_loop() -> None:
 async def test_calls_from_another_thread_raise() -> None:
     async with to_plain_peer() as (connection, _):
         raised: list[BaseException] = []
+        passed: list[object] = []
+
+        async def ready(connection: Connection) -> Connection:
+            return await connection
 
         def meddle() -> None:
-            for action in (
+            actions: tuple[Callable[[], object], ...] = (
                 lambda: connection.send(b"x"),
                 connection.receive,
                 connection.close,
                 connection.abort,
                 connection.clone,
                 lambda: connection.set_property("conn_timeout", 3),
-            ):
+                connection.get_properties,
+                connection.batch,
+                connection.start_batch,
+                connection.end_batch,
+                connection.__aiter__,
+                lambda: asyncio.run(ready(connection)),
+            )
+            for action in actions:
                 try:
                     action()
                 except RuntimeError as error:
                     raised.append(error)
+                else:
+                    passed.append(action)
 
         thread = threading.Thread(target=meddle)
         thread.start()
         thread.join()
-        assert len(raised) == 6
+        assert passed == []
+        assert all("call_soon_threadsafe" in str(error) for error in raised)
         assert connection.state is ConnectionState.ESTABLISHED
 
 

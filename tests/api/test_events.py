@@ -26,7 +26,15 @@ from api.loopback import (
     until,
     until_still,
 )
-from neatpy import Connection, ConnectionError, ConnectionState, Listener, ReceiveError  # noqa: A004
+from neatpy import (
+    CloneError,
+    Connection,
+    ConnectionError,  # noqa: A004
+    ConnectionState,
+    EstablishmentError,
+    Listener,
+    ReceiveError,
+)
 
 pytestmark = BOTH_LOOPS
 _EVENTS = (
@@ -34,6 +42,7 @@ _EVENTS = (
     "on_establishment_error",
     "on_soft_error",
     "on_path_change",
+    "on_clone_error",
     "on_connection_error",
     "on_closed",
 )
@@ -55,6 +64,26 @@ async def test_a_life_is_ready_and_then_closed() -> None:
         await connection.close()
         await turns()
         assert events == ["on_ready", "on_closed"]
+
+
+async def test_nothing_is_heard_after_the_ending_event(refused_port: int) -> None:
+    with PlainServer() as server:
+        closed, aborted = [await going_to(server.port).initiate() for _ in range(2)]
+        failed = going_to(refused_port).initiate()
+        told = [_record(connection) for connection in (closed, aborted, failed)]
+        await closed.close()
+        aborted.abort()
+        with pytest.raises(EstablishmentError):
+            await failed
+        for connection in (closed, aborted, failed):
+            with pytest.raises(CloneError):
+                await connection.clone()
+        await turns()
+        assert told == [
+            ["on_closed"],
+            ["on_connection_error"],
+            ["on_establishment_error"],
+        ]
 
 
 async def test_a_life_that_breaks_ends_with_one_connection_error() -> None:

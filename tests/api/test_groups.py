@@ -22,7 +22,15 @@ from api.loopback import (
     turns,
     until,
 )
-from neatpy import CloneError, Connection, ConnectionState, PropertyError, Reason, SendError
+from neatpy import (
+    CloneError,
+    Connection,
+    ConnectionState,
+    EstablishmentError,
+    PropertyError,
+    Reason,
+    SendError,
+)
 from neatpy.framers import LengthPrefixFramer
 
 pytestmark = BOTH_LOOPS
@@ -107,8 +115,9 @@ async def test_a_clone_while_establishing_waits_for_its_parent() -> None:
 
 async def test_a_clone_of_what_cannot_be_established_is_a_clone_error(refused_port: int) -> None:
     connection = going_to(refused_port).initiate()
-    errors: list[object] = []
+    errors: list[tuple[Connection, Exception]] = []
     connection.on_clone_error = lambda who, error: errors.append((who, error))
+    connection.on_establishment_error = lambda who, error: errors.append((who, error))
     clone = connection.clone()
     sent = clone.send(b"x")
     with pytest.raises(CloneError) as caught:
@@ -116,8 +125,9 @@ async def test_a_clone_of_what_cannot_be_established_is_a_clone_error(refused_po
     assert caught.value.reason is Reason.ESTABLISHMENT_FAILED
     with pytest.raises(SendError):
         await sent
-    await until(lambda: errors)
-    assert errors == [(connection, caught.value)]
+    await turns()
+    assert errors[0] == (connection, caught.value)
+    assert [type(error) for _, error in errors] == [CloneError, EstablishmentError]
 
 
 async def test_an_accepted_tcp_connection_cannot_be_cloned() -> None:
@@ -145,6 +155,34 @@ async def test_an_accepted_tcp_connection_cannot_be_cloned_while_its_peer_can() 
         second.abort()
         client.abort_group()
         assert clone.state is ConnectionState.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [("abort", Reason.LOCAL_ABORT), ("close", Reason.CONNECTION_CLOSED)]
+)
+async def test_a_clone_that_is_ended_before_it_is_ready_is_a_clone_error(end: str, reason: Reason) -> None:
+    async with to_plain_peer() as (connection, _):
+        clone = connection.clone()
+        heard: list[object] = []
+        connection.on_clone_error = lambda who, error: heard.append((who, error))
+        clone.on_establishment_error = lambda who, error: heard.append((who, error))
+        getattr(clone, end)()
+        with pytest.raises(CloneError) as caught:
+            await clone
+        await turns()
+        assert caught.value.reason is reason
+        assert heard == [(connection, caught.value), (clone, caught.value)]
+        assert connection.grouped_connections == frozenset({connection})
+
+
+async def test_a_connection_with_clones_that_fails_has_an_establishment_error() -> None:
+    connection = going_to(9).initiate()
+    clone = connection.clone()
+    connection.abort()
+    with pytest.raises(EstablishmentError):
+        await connection
+    with pytest.raises(CloneError):
+        await clone
 
 
 async def test_a_clone_of_a_closed_connection_is_a_clone_error() -> None:

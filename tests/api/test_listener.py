@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -287,10 +288,21 @@ async def test_accept_after_stop_raises_and_iteration_ends() -> None:
     assert [one async for one in listener] == []
 
 
-async def test_stop_from_another_thread_raises() -> None:
+async def test_calls_from_another_thread_raise_and_say_what_to_do() -> None:
     async with listening_on().listen() as listener:
-        with pytest.raises(RuntimeError):
-            await asyncio.to_thread(listener.stop)
+
+        async def accept() -> Connection:
+            return await listener.accept()
+
+        actions: tuple[Callable[[], object], ...] = (
+            listener.stop,
+            lambda: listener.set_new_connection_limit(3),
+            lambda: setattr(listener, "on_connection_received", None),
+            lambda: asyncio.run(accept()),
+        )
+        for action in actions:
+            with pytest.raises(RuntimeError, match=r"<Listener tcp on .*call_soon_threadsafe"):
+                await asyncio.to_thread(action)
         plain_client(port_of(listener)).close()
         (await listener.accept()).abort()
 
