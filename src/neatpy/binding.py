@@ -18,7 +18,7 @@ from neatpy.establishment.paths import paths
 from neatpy.establishment.policy import LISTEN, eligible_stacks, no_stack_message
 from neatpy.establishment.resolution import addresses_of, port_of
 from neatpy.security import SecurityMode
-from neatpy.stacks.contract import Accepted, Address, Flow, ListenRequest, Stack, StackListener
+from neatpy.stacks.contract import Accepted, Address, Flow, ListenRequest, Refused, Stack, StackListener
 from neatpy.system.datagrams import DatagramPorts
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ class _Wanted(NamedTuple):
     hop_limit: int | None
 
 
-async def bind(intent: Intent, accepted: Accepted) -> Binding:
-    """Bind everything. Raises EstablishmentError: NO_CANDIDATES or INVALID_CONFIGURATION when no stack is eligible,
-    RESOLUTION_FAILED for names, ESTABLISHMENT_FAILED with every address that could not be bound."""
+async def bind(intent: Intent, accepted: Accepted, refused: Refused) -> Binding:
+    """Bind everything; ``refused`` is told of each handshake that does not succeed later.
+
+    Raises EstablishmentError: NO_CANDIDATES or INVALID_CONFIGURATION when no stack is eligible, RESOLUTION_FAILED for
+    names, ESTABLISHMENT_FAILED with every address that could not be bound."""
     stacks, plain = _eligible(intent)
     wanted = await _wanted(intent)
     admission = await _Admission.of(intent.remotes)
@@ -77,7 +79,7 @@ async def bind(intent: Intent, accepted: Accepted) -> Binding:
     for attempt in range(_TRIES_FOR_A_COMMON_PORT):
         binding = Binding(DatagramPorts(asyncio.get_running_loop()))
         try:
-            await _bind_all(binding, intent, stacks, wanted, accepted, plain, admission)
+            await _bind_all(binding, intent, stacks, wanted, accepted, refused, plain, admission)
         except _PortTaken as taken:
             binding.close()
             if taken.chosen_by_us and attempt + 1 < _TRIES_FOR_A_COMMON_PORT:
@@ -190,6 +192,7 @@ async def _bind_all(
     stacks: Sequence[Stack],
     wanted: Sequence[_Wanted],
     accepted: Accepted,
+    refused: Refused,
     plain: frozenset[str],
     admission: _Admission | None,
 ) -> None:
@@ -210,6 +213,7 @@ async def _bind_all(
                 None if admission is None else admission.admits,
                 stack.lower is not None and stack.lower.name in plain,
                 want.hop_limit,
+                refused,
             )
             try:
                 listener = await stack.listen(request, accepted)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint
     from neatpy.framing import FramedFlow
     from neatpy.intent import Intent
-    from neatpy.stacks.contract import Flow
+    from neatpy.stacks.contract import Address, Flow, Stack
 
 _UNDELIVERED_LIMIT = 1024
 """Connections that may wait for ``accept`` or for the limit to be raised; further ones are aborted."""
@@ -281,7 +281,7 @@ class Listener:
         from neatpy.binding import bind
 
         try:
-            self._binding = await bind(self._intent, self._accepted)
+            self._binding = await bind(self._intent, self._accepted, self._refused)
         except EstablishmentError as error:
             self._error = error
             if hook.active:
@@ -302,8 +302,12 @@ class Listener:
     def _accepted(self, flow: Flow) -> None:
         """A stack has a Flow for us, its handshake complete."""
         waiting = len(self._undelivered) + len(self._handshakes)
-        if self._stopped is not None or waiting >= _UNDELIVERED_LIMIT:
+        if self._stopped is not None:
             flow.abort()
+            return
+        if waiting >= _UNDELIVERED_LIMIT:
+            text = f"{waiting} connections wait to be accepted already"
+            self._refuse(flow, EstablishmentError(text, Reason.ESTABLISHMENT_FAILED))
             return
         connection = Connection(self._intent, self._loop, self._context)
         connection._listener = self
@@ -333,8 +337,11 @@ class Listener:
         try:
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
                 await framed.wait_until_ready()
-        except (EstablishmentError, TimeoutError) as error:
+        except EstablishmentError as error:
             self._refuse(framed, error)
+        except TimeoutError:
+            text = f"the framers' handshake took more than {_HANDSHAKE_TIMEOUT:g} s"
+            self._refuse(framed, EstablishmentError(text, Reason.TIMEOUT))
         except asyncio.CancelledError:
             framed.abort()
             raise
@@ -342,9 +349,14 @@ class Listener:
             self._ready(connection, framed)
 
     def _refuse(self, flow: Flow, error: Exception) -> None:
+        remote = flow.remote_address
         flow.abort()
+        self._refused(flow.stack, remote, error)
+
+    def _refused(self, stack: Stack, remote: Address, error: BaseException) -> None:
+        """A peer's handshake did not succeed, so that there will be no Connection to tell of it."""
         if hook.active:
-            hook.emit(hook.events.CandidateFailed(self, candidate=flow.stack.name, error=error))
+            hook.emit(hook.events.CandidateFailed(self, stack=stack.name, remote=remote, error=error))
 
     def _ready(self, connection: Connection, flow: Flow) -> None:
         connection._established(flow, None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from neatpy.hook import hook
@@ -28,8 +29,12 @@ class Event:
         self.subject = subject
         self.details = details
 
+    def written(self) -> dict[str, str]:
+        """The details as people write them: ``remote`` as ``192.0.2.1:443``, several of something with commas."""
+        return {name: _written(value) for name, value in self.details.items()}
+
     def __repr__(self) -> str:
-        details = ", ".join(f"{name}={value!s}" for name, value in self.details.items())
+        details = ", ".join(f"{name}={text}" for name, text in self.written().items())
         return f"{type(self).__name__}({details})"
 
 
@@ -38,7 +43,8 @@ class CandidateStarted(Event):
 
 
 class CandidateFailed(Event):
-    """An attempt failed (``candidate``, ``error``)."""
+    """An attempt failed (``candidate``, ``error``); of a Listener, the handshake of a peer that wanted to connect
+    (``stack``, ``remote``, ``error``)."""
 
 
 class CandidateWon(Event):
@@ -146,3 +152,13 @@ def log_events(name: str = "neatpy") -> Callable[[], None]:
             logger.log(level, "%s%r", about, event)
 
     return subscribe(log)
+
+
+def _written(value: object) -> str:
+    if type(value) in (list, tuple):
+        return ", ".join(map(_written, value))  # type: ignore[call-overload]  # mypy does not follow this test
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, BaseException):
+        return str(value) or type(value).__name__
+    return str(value)

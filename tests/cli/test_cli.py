@@ -42,8 +42,10 @@ class Listening:
         self.lines: list[str] = []
         assert process.stderr is not None
         self.lines.append(process.stderr.readline().decode())
-        found = re.search(r"listening on 127\.0\.0\.1:(\d+) \((.*)\)", self.lines[0])
-        assert found, self.lines[0] + process.stderr.read().decode()
+        if "Listening" in self.lines[0]:  # with --verbose
+            self.lines.append(process.stderr.readline().decode())
+        found = re.search(r"listening on 127\.0\.0\.1:(\d+) \((.*)\)", self.lines[-1])
+        assert found, self.lines[-1] + process.stderr.read().decode()
         self.port = int(found[1])
         self.stacks = found[2]
 
@@ -340,6 +342,14 @@ def test_a_pinned_certificate_and_an_application_protocol_will_do(authority: dic
             "connect", "localhost", listener.port, "--pin", authority["cert"], "--alpn", "x", data=b"hello"
         )
         assert (done.returncode, done.stdout) == (0, b"hello"), told(done)
+
+
+def test_a_verbose_listener_tells_of_a_client_that_it_refuses() -> None:
+    with listening("--verbose", "--self-signed", "localhost", "--keep") as listener:
+        neatpy("connect", "localhost", listener.port, "--insecure", data=b"hello")
+        assert listener.process.stderr is not None
+        told = listener.process.stderr.readline().decode()
+    assert re.search(r"ms  CandidateFailed  stack=tls/tcp  remote=127\.0\.0\.1:\d+  error=.*speak TLS", told)
 
 
 def test_a_listener_with_roots_wants_a_certificate_of_the_client(authority: dict[str, Path]) -> None:

@@ -80,7 +80,7 @@ def tell_events() -> Callable[[], None]:
     start = time.monotonic()
 
     def tell(event: Event) -> None:
-        details = "  ".join(f"{name}={value!s}" for name, value in event.details.items())
+        details = "  ".join(f"{name}={text}" for name, text in event.written().items())
         say(console, f"{(event.time - start) * 1000:9.1f} ms  {type(event).__name__}  {details}", "dim")
 
     return subscribe(tell)

@@ -114,7 +114,8 @@ class ListenRequest:
     ``admits`` says whether an IP address passes the remote endpoint filters; None: all do. ``plain_allowed`` is for
     opportunistic security: the stack below is eligible too, so a peer whose first bytes are not this layer's
     handshake is accepted as a Flow of the lower stack, with these bytes not lost. ``hop_limit`` is for the packets of
-    what is accepted, None for the system's.
+    what is accepted, None for the system's. ``refused`` is to be told of each peer whose handshake does not succeed,
+    for whatever reason: there will be no Flow to tell of it.
     """
 
     __slots__ = (
@@ -125,6 +126,7 @@ class ListenRequest:
         "local",
         "plain_allowed",
         "properties",
+        "refused",
         "security",
     )
 
@@ -138,6 +140,7 @@ class ListenRequest:
         admits: Callable[[str], bool] | None = None,
         plain_allowed: bool = False,
         hop_limit: int | None = None,
+        refused: Refused | None = None,
     ) -> None:
         self.local = local
         self.interface = interface
@@ -147,6 +150,7 @@ class ListenRequest:
         self.admits = admits
         self.plain_allowed = plain_allowed
         self.hop_limit = hop_limit
+        self.refused = refused or _tell_nobody
 
 
 class FlowObserver:
@@ -309,6 +313,13 @@ class StackListener(ABC):
 
 Accepted = Callable[[Flow], None]
 """Called with each Flow whose handshake is complete; sets its observer, or aborts it, before returning."""
+
+Refused = Callable[["Stack", Address, BaseException], None]
+"""Called with the stack, the peer's address and the error of each handshake that did not succeed."""
+
+
+def _tell_nobody(stack: Stack, remote: Address, error: BaseException) -> None:
+    """Nobody wants to know."""
 
 
 class Stack(ABC):

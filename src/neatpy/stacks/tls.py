@@ -94,7 +94,7 @@ class TlsStack(Stack):
         from neatpy.stacks._tls.accepting import TlsListener
 
         settings = self._settings_for(request.security, listening=True)
-        listener = TlsListener(self, settings, request.plain_allowed, accepted)
+        listener = TlsListener(self, settings, request, accepted)
         listener.lower = await self._lower().listen(request, listener.begin)
         return listener
 

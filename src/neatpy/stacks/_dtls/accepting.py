@@ -25,6 +25,7 @@ from neatpy.system.datagram_options import source_control, wants_errors
 from neatpy.system.datagrams import TAKEN
 
 if TYPE_CHECKING:
+    from neatpy.errors import EstablishmentError
     from neatpy.stacks._dtls.engine import DtlsEngine, DtlsSettings
     from neatpy.system.datagram_options import SocketAddress
     from neatpy.system.datagrams import DatagramObserver, DatagramPort
@@ -76,7 +77,7 @@ class DtlsPort:
         self._loop = asyncio.get_running_loop()
         self._family = socket.AF_INET6 if request.local.is_ipv6 else socket.AF_INET
         self._soft_errors = wants_errors(request.properties)
-        self._waiting = Waiting(HANDSHAKES)
+        self._waiting = Waiting(HANDSHAKES, self._given_up)
         self._cookies = Cookies()
         self._listening: DtlsEngine | None = None
         self.parting = Parting()
@@ -145,6 +146,7 @@ class DtlsPort:
             if before is not None:
                 before.successor = None
             if error is not None:
+                self._request.refused(self._stack, flow.remote_address, error)
                 tell_loop(error)
                 return
             if before is not None:
@@ -162,6 +164,9 @@ class DtlsPort:
         self._waiting.add(flow, HANDSHAKE_TIME)
         flow.start(lower)
         return flow
+
+    def _given_up(self, flow: DtlsFlow, error: EstablishmentError) -> None:
+        self._request.refused(self._stack, flow.remote_address, error)
 
     def _begin_anew(self, flow: DtlsFlow, hello: bytes, source: SocketAddress, destination: bytes) -> None:
         """A client whose association lives says hello again: it has lost its state, or somebody replays. The old

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from neatpy.stacks._tls.flow import Below, TlsFlow
+from neatpy.stacks._tls.handshake import refused
 from neatpy.stacks._tls.waiting import Waiting, tell_loop
-from neatpy.stacks.contract import Accepted, Address, Flow, FlowObserver, StackListener
+from neatpy.stacks.contract import Accepted, Address, Flow, FlowObserver, ListenRequest, StackListener
 
 if TYPE_CHECKING:
-    from neatpy.errors import TransportServicesError
+    from neatpy.errors import EstablishmentError, TransportServicesError
     from neatpy.message import MessageContext
     from neatpy.stacks._tls.engine import Settings
     from neatpy.stacks.tls import TlsStack
@@ -34,16 +35,19 @@ _NOBODY = FlowObserver()
 class TlsListener(StackListener):
     """Makes TLS Flows of what the stack below accepts."""
 
-    __slots__ = ("_accepted", "_plain_allowed", "_settings", "_stack", "_waiting", "lower")
+    __slots__ = ("_accepted", "_plain_allowed", "_refused", "_settings", "_stack", "_waiting", "lower")
 
     lower: StackListener
 
-    def __init__(self, stack: TlsStack, settings: Settings, plain_allowed: bool, accepted: Accepted) -> None:
+    def __init__(
+        self, stack: TlsStack, settings: Settings, request: ListenRequest, accepted: Accepted
+    ) -> None:
         self._stack = stack
         self._settings = settings
-        self._plain_allowed = plain_allowed
+        self._plain_allowed = request.plain_allowed
+        self._refused = request.refused
         self._accepted = accepted
-        self._waiting = Waiting(HANDSHAKES)
+        self._waiting = Waiting(HANDSHAKES, self._given_up)
 
     @property
     def local_address(self) -> Address:
@@ -81,9 +85,11 @@ class TlsListener(StackListener):
         self._waiting.forget(sniffer)
         self.shake(lower, first)
 
-    def gone(self, sniffer: _Sniffer) -> None:
+    def gone(self, sniffer: _Sniffer, error: TransportServicesError | None) -> None:
         """The peer went before it said anything."""
         self._waiting.forget(sniffer)
+        text = "the connection ended before the peer said anything"
+        self._refused(self._stack, sniffer.lower.remote_address, refused(text, error))
 
     def speaks_tls(self, first: bytes) -> bool:
         """Whether these first bytes are TLS."""
@@ -94,38 +100,42 @@ class TlsListener(StackListener):
         if error is None:
             self._accepted(flow)
         else:
+            self._refused(self._stack, flow.remote_address, error)
             tell_loop(error)
+
+    def _given_up(self, item: TlsFlow | _Sniffer, error: EstablishmentError) -> None:
+        self._refused(self._stack, item.lower.remote_address, error)
 
 
 class _Sniffer(FlowObserver):
     """Waits for the first bytes of a client, to see whether it speaks TLS."""
 
-    __slots__ = ("_listener", "_lower")
+    __slots__ = ("_listener", "lower")
 
     def __init__(self, listener: TlsListener, lower: Flow) -> None:
         self._listener = listener
-        self._lower = lower
+        self.lower = lower
 
     def received(
         self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
     ) -> None:
         if self._listener.speaks_tls(data):
-            self._listener.go_on(self, self._lower, data)
+            self._listener.go_on(self, self.lower, data)
         else:
             self.plain()
-            self._lower.observer.received(data, context, end_of_message)
+            self.lower.observer.received(data, context, end_of_message)
 
     def finished(self) -> None:
         self.plain()
-        self._lower.observer.finished()
+        self.lower.observer.finished()
 
     def closed(self, error: TransportServicesError | None) -> None:
-        self._listener.gone(self)
+        self._listener.gone(self, error)
 
     def plain(self) -> None:
         """This client does not speak TLS."""
-        self._listener.accept_plain(self, self._lower)
+        self._listener.accept_plain(self, self.lower)
 
     def abort(self) -> None:
         """End it."""
-        self._lower.abort()
+        self.lower.abort()

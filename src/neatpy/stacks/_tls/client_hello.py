@@ -1,6 +1,7 @@
 """What a ClientHello offers, read from its bytes: ``ssl`` cannot refuse a client whose ALPN has nothing in common.
 
-This room parses and decides nothing; whatever is malformed is left for the TLS library to complain about.
+This room parses and decides nothing; whatever is malformed is left for the TLS library to complain about, which knows
+better what is wrong with it.
 """
 
 from __future__ import annotations
@@ -13,34 +14,35 @@ NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 
 
 def offered_alpn(received: bytes) -> list[bytes] | None:
-    """The application protocols that a client offers, by the first bytes it sent; None if more bytes are needed."""
+    """The application protocols that a client offers, by the first bytes it sent; None if more bytes are needed.
+    Raises ValueError for what is no ClientHello."""
     hello = _first_message(received)
     if hello is None:
         return None
     try:
         return _alpn(hello)
     except IndexError:
-        return []
+        raise ValueError("malformed") from None
 
 
 def _first_message(received: bytes) -> bytes | None:
-    """The first handshake message, from as many records as it takes; empty if these are no handshake records."""
+    """The first handshake message, from as many records as it takes."""
     message = b""
     start = 0
     while len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4], "big"):
         if start > _LONGEST or (len(received) > start and received[start] != _HANDSHAKE):
-            return b""
+            raise ValueError("no handshake record")
         length = int.from_bytes(received[start + 3 : start + 5], "big")
         if len(received) < start + 5 + length or len(received) < start + 5:
             return None
         message += received[start + 5 : start + 5 + length]
         start += 5 + length
-    return message if message[0] == _CLIENT_HELLO else b""
+    if message[0] != _CLIENT_HELLO:
+        raise ValueError("another handshake message")
+    return message
 
 
 def _alpn(hello: bytes) -> list[bytes]:
-    if not hello:
-        return []
     at = 4 + 2 + 32  # the message's header, the version and the random
     at += 1 + hello[at]  # session id
     at += 2 + int.from_bytes(hello[at : at + 2], "big")  # ciphersuites

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neatpy.security import SecurityParameters
     from neatpy.stacks.contract import Data
 
@@ -115,6 +117,14 @@ def explained(reason: str) -> TlsFailure:
         if sign in words:
             return TlsFailure(f"{meaning} ({words})")
     return TlsFailure(f"TLS failed: {words}")
+
+
+def no_common_alpn(ours: Sequence[str], offered: bool) -> TlsFailure:
+    """What a server says of a client that has offered others, or none at all."""
+    theirs = "others" if offered else "none"
+    return TlsFailure(
+        f"no application protocol (alpn) that both sides have: the client offers {theirs}; ours: {', '.join(ours)}"
+    )
 
 
 def distrust(server_name: str | None, code: int, message: str) -> TlsFailure:

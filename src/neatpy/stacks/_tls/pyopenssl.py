@@ -16,7 +16,15 @@ from OpenSSL import SSL, crypto
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.security import SecurityMode, SecurityProtocol
 from neatpy.stacks._tls import plan
-from neatpy.stacks._tls.engine import HOSTNAME_MISMATCH, Engine, Settings, TlsFailure, distrust, explained
+from neatpy.stacks._tls.engine import (
+    HOSTNAME_MISMATCH,
+    Engine,
+    Settings,
+    TlsFailure,
+    distrust,
+    explained,
+    no_common_alpn,
+)
 from neatpy.stacks._tls.memory_file import memory_file
 from neatpy.stacks._tls.names import ascii_name, packed_address, wrong_name
 
@@ -274,7 +282,7 @@ def _chosen(protocols: list[bytes], offered: list[bytes]) -> bytes:
     for protocol in protocols:
         if protocol in offered:
             return protocol
-    raise TlsFailure("no application protocol (alpn) that both sides have")
+    raise no_common_alpn([protocol.decode() for protocol in protocols], bool(offered))
 
 
 def _set_sessions(context: SSL.Context, security: SecurityParameters) -> None:

@@ -14,7 +14,7 @@ from neatpy.errors import EstablishmentError, Reason
 from neatpy.security import SecurityMode, SecurityProtocol
 from neatpy.stacks._tls import plan
 from neatpy.stacks._tls.client_hello import NO_APPLICATION_PROTOCOL, offered_alpn
-from neatpy.stacks._tls.engine import Engine, Settings, TlsFailure, distrust, explained
+from neatpy.stacks._tls.engine import Engine, Settings, TlsFailure, distrust, explained, no_common_alpn
 from neatpy.stacks._tls.memory_file import memory_file
 
 if TYPE_CHECKING:
@@ -138,14 +138,18 @@ class StandardEngine(Engine):
 
     def _offers_alpn(self, hello: bytes) -> bool:
         """Refuse a client without a common ALPN as RFC 7301 says; False while its ClientHello is not complete."""
-        offered = offered_alpn(hello)
+        try:
+            offered = offered_alpn(hello)
+        except ValueError:
+            self._hello = None
+            return True
         if offered is None:
             return False
         self._hello = None
         if any(protocol.encode() in offered for protocol in self._settings.security.alpn):
             return True
         self._outgoing.write(NO_APPLICATION_PROTOCOL)
-        raise TlsFailure("no application protocol (alpn) that both sides have")
+        raise no_common_alpn(self._settings.security.alpn, bool(offered))
 
     def _explained(self, error: ssl.SSLError) -> TlsFailure:
         if isinstance(error, ssl.SSLCertVerificationError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks._tls.handshake import CallbackFailed
 
 
@@ -17,12 +18,14 @@ class Abortable(Protocol):
 
 
 class Waiting:
-    """Everything in progress at one Listener, at most ``limit``: one more, and the oldest is given up."""
+    """Everything in progress at one Listener, at most ``limit``: one more, and the oldest is given up. ``given_up`` is
+    told of each that is, with the reason, before it ends."""
 
-    __slots__ = ("_limit", "_timers")
+    __slots__ = ("_given_up", "_limit", "_timers")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, given_up: Callable[[Any, EstablishmentError], None] | None = None) -> None:
         self._limit = limit
+        self._given_up = given_up
         self._timers: dict[Abortable, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
@@ -31,10 +34,14 @@ class Waiting:
     def add(self, item: Abortable, seconds: float, late: Callable[[], None] | None = None) -> None:
         """Keep it for so long; then ``late`` is called, or it is given up."""
         if len(self._timers) >= self._limit:
-            self.give_up(next(iter(self._timers)))
+            crowded = EstablishmentError(
+                f"{self._limit} handshakes were in progress, and this was the oldest",
+                Reason.ESTABLISHMENT_FAILED,
+            )
+            self._give_up(next(iter(self._timers)), crowded)
         loop = asyncio.get_running_loop()
         if late is None:
-            self._timers[item] = loop.call_later(seconds, self.give_up, item)
+            self._timers[item] = loop.call_later(seconds, self._too_late, item, seconds)
         else:
             self._timers[item] = loop.call_later(seconds, late)
 
@@ -44,15 +51,19 @@ class Waiting:
         if timer is not None:
             timer.cancel()
 
-    def give_up(self, item: Abortable) -> None:
-        """End it."""
-        self.forget(item)
-        item.abort()
-
     def give_up_all(self) -> None:
-        """End everything."""
+        """End everything, since the Listener has stopped."""
         for item in list(self._timers):
-            self.give_up(item)
+            self._give_up(item, EstablishmentError("the listener has stopped", Reason.LOCAL_ABORT))
+
+    def _too_late(self, item: Abortable, seconds: float) -> None:
+        self._give_up(item, EstablishmentError(f"the handshake took more than {seconds:g} s", Reason.TIMEOUT))
+
+    def _give_up(self, item: Abortable, why: EstablishmentError) -> None:
+        self.forget(item)
+        if self._given_up is not None:
+            self._given_up(item, why)
+        item.abort()
 
 
 def tell_loop(error: BaseException) -> None:
