@@ -259,7 +259,11 @@ class Connection:
         for name, value in connection_properties.items():
             self._check_namespace(_check_settable(name))
             properties.set(name, value)
-        framers = self._intent.framers if framer is None else (framer,)
+        framers = self._intent.framers
+        if framer is not None:
+            from neatpy.framer import checked_framer
+
+            framers = (checked_framer(framer),)
         clone = Connection(self._intent.like(properties, framers), self._loop)
         if self._group is None:
             self._group = ConnectionGroup(self)
@@ -432,6 +436,11 @@ class Connection:
     @property
     def _is_over(self) -> bool:
         return self._state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
+
+    @property
+    def _has_lost_its_peer(self) -> bool:
+        """Whether it broke, or the peer will send no more."""
+        return self._why is not None or self._path.peer_finished
 
     def _fire(self, handler: str, *arguments: object) -> None:
         """Call a handler attribute in a later turn of the loop, in the context the Connection was made in; there is

@@ -8,9 +8,11 @@ yet; everything is plain logic in memory, and the room knows no protocol, no soc
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason
@@ -32,7 +34,7 @@ _FRUITLESS_CALLS = 1000
 
 
 class Framer(ABC):
-    """Base of all framers. Methods are plain functions, called on the loop; they never block."""
+    """Base of all framers. Methods are plain functions (not ``async``), called on the loop; they never block."""
 
     __slots__ = ()
 
@@ -87,6 +89,28 @@ class Framer(ABC):
         """The largest Message (bytes) that can be framed where at most ``below`` bytes fit into one Message of the
         layer below."""
         return below
+
+
+def checked_framer(framer: object) -> Framer:
+    """The framer. Raises TypeError if it is none, or if one of its methods is ``async`` or a generator function: what
+    such a method returns when it is called would be ignored, and nothing would happen."""
+    if not isinstance(framer, Framer):
+        raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
+    name = _method_that_is_not_plain(type(framer))
+    if name is not None:
+        raise TypeError(
+            f"{type(framer).__name__}.{name} is an async or generator function; the methods of a framer are plain ones"
+        )
+    return framer
+
+
+@lru_cache(maxsize=64)
+def _method_that_is_not_plain(kind: type[Framer]) -> str | None:
+    tests = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    for name, value in vars(Framer).items():
+        if inspect.isfunction(value) and any(test(getattr(kind, name)) for test in tests):
+            return name
+    return None
 
 
 class Chain(Protocol):
@@ -296,10 +320,10 @@ class MessageFramer:
 
     def prepend_framer(self, framer: Framer) -> None:
         """Put another framer directly above this one, between it and the application, to start when this one is
-        ready. Raises RuntimeError once this framer is ready."""
+        ready. Raises RuntimeError once this framer is ready, TypeError as ``Preconnection.add_framer``."""
         if self._ready:
             raise RuntimeError("a framer can be prepended only before make_connection_ready()")
-        self._chain.insert_above(self, framer)
+        self._chain.insert_above(self, checked_framer(framer))
 
     def start_passthrough(self) -> None:
         """From now on, data pass this framer by unchanged in both directions; what is buffered goes up."""

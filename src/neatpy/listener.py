@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from threading import get_ident
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from neatpy.connection import Connection
-from neatpy.errors import ConnectionError, EstablishmentError, Reason
+from neatpy.errors import ConnectionError, EstablishmentError, Reason, ReceiveError, SendError
 from neatpy.hook import hook
 
 if TYPE_CHECKING:
@@ -180,16 +181,26 @@ class Listener:
         except ConnectionError:
             raise StopAsyncIteration from None
 
-    async def serve(
+    def serve(
         self, handler: Callable[[Connection], Awaitable[object]], *, grace: float | None = None
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Run ``handler(connection)`` in a task of its own for each Connection, until the Listener is stopped.
 
         The Connection is closed when its handler returns and aborted when it raises, which is reported to the loop's
-        exception handler. On ``stop()`` the handlers have ``grace`` seconds to return (None: as long as they take);
-        then they are cancelled. Cancelling ``serve`` stops the Listener and cancels the handlers at once. Raises
-        EstablishmentError when the Listener could not listen, RuntimeError if it is served already.
+        exception handler; where that is the default one, and the Connection itself has ended its handler by breaking
+        or because the peer was done early, it logs one line. On ``stop()`` the handlers have ``grace`` seconds to
+        return (None: as long as they take); then they are cancelled. Cancelling ``serve`` stops the Listener and
+        cancels the handlers at once. Raises EstablishmentError when the Listener could not listen, RuntimeError if it
+        is served already, and at once TypeError for a handler that cannot be called or is a generator function.
         """
+        self._check_loop()
+        if not callable(handler):
+            raise TypeError(f"serve takes an async function of one Connection, not {handler!r}")
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError(f"serve takes an async function that does not yield, not {handler!r}")
+        return self._serve(handler, grace)
+
+    async def _serve(self, handler: Callable[[Connection], Awaitable[object]], grace: float | None) -> None:
         tasks: dict[asyncio.Task[None], Connection] = {}
 
         def begin(connection: Connection) -> None:
@@ -434,15 +445,18 @@ async def _handle(
 ) -> None:
     """One Connection's whole life in ``serve``; ``tasks`` are those of all, this one included until it ends."""
     try:
-        await handler(connection)
+        answer = handler(connection)
+        if type(answer) is not CoroutineType and not inspect.isawaitable(answer):
+            raise TypeError(
+                f"serve takes an async function; {handler!r} returned {answer!r}, which cannot be awaited"
+            )
+        await answer
     except asyncio.CancelledError:
         connection.abort()
         raise
     except Exception as error:
+        _report(connection, error)
         connection.abort()
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": f"the handler of {connection!r} raised", "exception": error}
-        )
     else:
         try:  # noqa: SIM105 - for each Connection, and a context manager costs more
             await connection.close()
@@ -452,3 +466,17 @@ async def _handle(
         task = asyncio.current_task(connection._loop)
         assert task is not None
         tasks.pop(task, None)
+
+
+def _report(connection: Connection, error: Exception) -> None:
+    """Tell the loop's exception handler what a handler raised.
+
+    Peers that break off are daily life of a server, and a traceback for each would hide what matters: where the program
+    has no exception handler of its own, the default one gets a message without the exception, and logs one line."""
+    loop = asyncio.get_running_loop()
+    context: dict[str, Any] = {"message": f"the handler of {connection!r} raised", "exception": error}
+    if isinstance(error, ConnectionError | ReceiveError | SendError) and connection._has_lost_its_peer:
+        context["message"] = f"the handler of {connection!r} was ended by {type(error).__name__}: {error}"
+        if loop.get_exception_handler() is None:
+            del context["exception"]
+    loop.call_exception_handler(context)

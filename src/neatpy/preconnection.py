@@ -67,12 +67,12 @@ class Preconnection:
         return self
 
     def add_framer(self, framer: Framer) -> Preconnection:
-        """Put a framer on top: the last one added sees application data first (RFC 9622 section 9.1.2.1)."""
-        from neatpy.framer import Framer
+        """Put a framer on top: the last one added sees application data first (RFC 9622 section 9.1.2.1).
 
-        if not isinstance(framer, Framer):
-            raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
-        self._framers.append(framer)
+        Raises TypeError for what is no Framer, or has a method that is ``async``."""
+        from neatpy.framer import checked_framer
+
+        self._framers.append(checked_framer(framer))
         return self
 
     def initiate(self, timeout: float | None = None) -> Connection:

@@ -71,6 +71,14 @@ async def test_a_clone_has_the_framers_of_its_parent_or_the_one_given() -> None:
         connection.abort_group()
 
 
+async def test_a_clone_wants_a_framer() -> None:
+    no_framer: Any = object()
+    async with to_plain_peer() as (connection, _):
+        with pytest.raises(TypeError, match="a framer is an object of a subclass of Framer"):
+            connection.clone(no_framer)
+        assert connection.grouped_connections == {connection}
+
+
 async def test_connection_properties_are_entangled_but_conn_priority_is_not() -> None:
     async with pair() as (connection, _):
         connection.set_property("conn_timeout", 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ from neatpy import (
     LocalEndpoint,
     Preconnection,
     Reason,
+    ReceiveError,
     RemoteEndpoint,
     TransportProperties,
 )
@@ -409,6 +411,100 @@ async def test_without_grace_handlers_have_as_long_as_they_take() -> None:
         assert await peer.receive_to_end() == b"done"
         await asyncio.wait_for(serving, 2)
         peer.close()
+
+
+def _yielding(connection: Connection) -> Any:
+    yield connection
+
+
+async def _yielding_async(connection: Connection) -> Any:
+    yield connection
+
+
+@pytest.mark.parametrize("handler", [5, None, "echo", _yielding, _yielding_async])
+async def test_what_can_never_be_a_handler_is_refused_at_once(handler: Any) -> None:
+    async with listening_on().listen() as listener:
+        with pytest.raises(TypeError, match="serve takes an async function"):
+            _ = listener.serve(handler)
+
+
+async def test_a_callable_that_returns_an_awaitable_is_a_handler() -> None:
+    async with listening_on().listen() as listener:
+        served: list[Connection] = []
+
+        def handle(connection: Connection) -> asyncio.Future[None]:
+            served.append(connection)
+            return asyncio.ensure_future(asyncio.sleep(0))
+
+        serving = asyncio.create_task(listener.serve(handle))
+        client = await going_to(port_of(listener)).initiate()
+        await until(lambda: served and served[0].state is ConnectionState.CLOSED)
+        client.abort()
+        await listener.stop()
+        await serving
+
+
+async def test_a_handler_that_cannot_be_awaited_is_reported_with_what_to_do(
+    complaints: list[dict[str, Any]],
+) -> None:
+    async with listening_on().listen() as listener:
+        serving = asyncio.create_task(listener.serve(lambda connection: 7))  # type: ignore[arg-type,return-value]
+        client = await going_to(port_of(listener)).initiate()
+        await until(lambda: complaints)
+        assert "serve takes an async function" in str(complaints.pop()["exception"])
+        client.abort()
+        await listener.stop()
+        await serving
+
+
+async def _wants_two_messages(connection: Connection) -> None:
+    await connection.receive()
+    await connection.receive()
+
+
+async def _iterates(connection: Connection) -> None:
+    async for _ in connection:
+        pass
+
+
+@pytest.mark.parametrize("handler", [_wants_two_messages, _iterates])
+async def test_a_rude_client_costs_one_line_in_the_log_and_no_traceback(
+    handler: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    ours = loop.get_exception_handler()
+    loop.set_exception_handler(None)
+    async with listening_on().listen() as listener:
+        serving = asyncio.create_task(listener.serve(handler))
+        rude = plain_client(port_of(listener))
+        await rude.send(b"half a conver")
+        if handler is _iterates:
+            rude.reset()
+        else:
+            rude.close()
+        await until(lambda: caplog.records)
+        await listener.stop()
+        await serving
+    loop.set_exception_handler(ours)
+    assert len(caplog.records) == 1
+    assert not caplog.records[0].exc_info
+    assert re.fullmatch("the handler of <Connection .*> was ended by .*Error: .*", caplog.records[0].message)
+
+
+async def test_an_exception_handler_of_the_program_gets_what_a_rude_client_caused(
+    complaints: list[dict[str, Any]],
+) -> None:
+    async with listening_on().listen() as listener:
+        serving = asyncio.create_task(listener.serve(_wants_two_messages))
+        rude = plain_client(port_of(listener))
+        await rude.send(b"half a conver")
+        rude.close()
+        await until(lambda: complaints)
+        error = complaints.pop()["exception"]
+        assert isinstance(error, ReceiveError)
+        assert error.reason is Reason.CONNECTION_CLOSED
+        await listener.stop()
+        await serving
 
 
 async def test_cancelling_serve_stops_the_listener_and_the_handlers() -> None:

@@ -10,6 +10,7 @@ from framing_toys import CONNECTION, Above, ToyDatagramFlow, ToyFlow, framed, tu
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neatpy import Preconnection
 from neatpy.errors import CloneError, ConnectionError, EstablishmentError, Reason, SendError
 from neatpy.framer import Framer
 from neatpy.framers.delimiter import DelimiterFramer
@@ -30,6 +31,25 @@ class Plain(Framer):
     def handle_received_data(self, connection: Any, handle: Any) -> None:
         data, context, end = handle.parse(0)
         handle.deliver_and_advance_receive_cursor(context, len(data), end)
+
+
+async def _started(self: Plain, connection: Any, handle: Any) -> None:
+    handle.make_connection_ready()
+
+
+def _sent(self: Plain, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> Any:
+    yield
+
+
+@pytest.mark.parametrize(("name", "method"), [("start", _started), ("new_sent_message", _sent)])
+def test_a_framer_with_a_method_that_is_not_plain_is_refused_at_once(name: str, method: Any) -> None:
+    kind: type[Plain] = type("Hopeful", (Plain,), {name: method})
+    inherited: type[Plain] = type("MoreHopeful", (kind,), {})
+    for framer in (kind(), inherited()):
+        with pytest.raises(TypeError, match=rf"Hopeful\.{name} is an async or generator function"):
+            Preconnection(framers=[framer])
+        with pytest.raises(TypeError):
+            Preconnection().add_framer(framer)
 
 
 class Greeting(Plain):
