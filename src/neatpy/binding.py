@@ -23,6 +23,7 @@ from neatpy.system.datagrams import DatagramPorts
 
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
+    from neatpy.establishment.ruled_out import RuledOut
     from neatpy.intent import Intent
 
 _TRIES_FOR_A_COMMON_PORT = 16
@@ -71,7 +72,7 @@ async def bind(intent: Intent, accepted: Accepted, refused: Refused) -> Binding:
 
     Raises EstablishmentError: NO_CANDIDATES or INVALID_CONFIGURATION when no stack is eligible, RESOLUTION_FAILED for
     names, ESTABLISHMENT_FAILED with every address that could not be bound."""
-    stacks, plain = _eligible(intent)
+    stacks, plain, ruled_out = _eligible(intent)
     wanted = await _wanted(intent)
     admission = await _Admission.of(intent.remotes)
     if admission is not None:
@@ -85,6 +86,8 @@ async def bind(intent: Intent, accepted: Accepted, refused: Refused) -> Binding:
             if taken.chosen_by_us and attempt + 1 < _TRIES_FOR_A_COMMON_PORT:
                 continue
             raise taken.error from None
+        except _NothingBound:
+            raise _nothing_to_listen_on(wanted, plain, ruled_out) from None
         except BaseException:
             binding.close()
             raise
@@ -99,6 +102,10 @@ class _PortTaken(Exception):
         super().__init__(error)
         self.error = error
         self.chosen_by_us = chosen_by_us
+
+
+class _NothingBound(Exception):
+    """No stack was asked to bind anything."""
 
 
 class _Admission:
@@ -137,8 +144,8 @@ class _Admission:
         return check
 
 
-def _eligible(intent: Intent) -> tuple[list[Stack], frozenset[str]]:
-    """The stacks to bind, and the names of the plain ones that secure ones above them answer for."""
+def _eligible(intent: Intent) -> tuple[list[Stack], frozenset[str], list[RuledOut]]:
+    """The stacks to bind, the names of the plain ones that secure ones above them answer for, and what is ruled out."""
     properties = intent.properties
     if properties.multipath is None:
         properties.multipath = Multipath.PASSIVE
@@ -146,13 +153,13 @@ def _eligible(intent: Intent) -> tuple[list[Stack], frozenset[str]]:
     if not stacks:
         raise EstablishmentError(no_stack_message(ruled_out), Reason.NO_CANDIDATES)
     if intent.security.mode is not SecurityMode.OPPORTUNISTIC:
-        return stacks, frozenset()
+        return stacks, frozenset(), ruled_out
     # A secure stack and the plain one below it cannot both bind the port: the upper one tells them apart.
     covered = {
         stack.lower.name for stack in stacks if stack.lower is not None and not stack.lower.features.secure
     }
     plain = frozenset(stack.name for stack in stacks if stack.name in covered)
-    return [stack for stack in stacks if stack.name not in covered], plain
+    return [stack for stack in stacks if stack.name not in covered], plain, ruled_out
 
 
 async def _wanted(intent: Intent) -> list[_Wanted]:
@@ -223,10 +230,28 @@ async def _bind_all(
                 chosen_by_us = want.address.port == 0 and common_port != 0 and error.errno == errno.EADDRINUSE
                 raise _PortTaken(_cannot_listen(stack, request.local, error), chosen_by_us) from None
             binding.places.append(Place(stack.name, listener.local_address, listener))
+            if request.plain_allowed and stack.lower is not None:
+                binding.places.append(Place(stack.lower.name, listener.local_address, listener))
             if want.address.port == 0:
                 common_port = listener.local_address.port
     if not binding.places:
-        raise EstablishmentError("there is nothing to listen on", Reason.NO_CANDIDATES)
+        raise _NothingBound
+
+
+def _nothing_to_listen_on(
+    wanted: Sequence[_Wanted], plain: frozenset[str], ruled_out: Sequence[RuledOut]
+) -> EstablishmentError:
+    names = dict.fromkeys(want.stack.lower() for want in wanted if want.stack)
+    if not names:
+        text = "there is nothing to listen on: no local endpoint is on an interface that the properties allow"
+        return EstablishmentError(text, Reason.NO_CANDIDATES)
+    why = {entry.what: "; ".join(entry.reasons) for entry in ruled_out}
+    why.update(
+        (name, "under opportunistic security the secure stack above it answers for it") for name in plain
+    )
+    lines = [f"  {name}: {why.get(name, 'there is no stack of that name')}" for name in names]
+    sentence = "there is nothing to listen on: the local endpoints are for stacks that cannot be used"
+    return EstablishmentError("\n".join([sentence, *lines]), Reason.NO_CANDIDATES)
 
 
 def _cannot_listen(stack: Stack, address: Address, error: OSError) -> EstablishmentError:

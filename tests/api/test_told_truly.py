@@ -129,6 +129,42 @@ async def test_an_endpoint_for_a_stack_that_is_no_candidate_is_told_of(refused_p
         await Preconnection(remote=remotes[0], security=PLAIN).initiate()
 
 
+async def test_an_endpoint_for_a_stack_that_does_not_exist_is_told_of() -> None:
+    misspelt = Preconnection(remote=RemoteEndpoint(HOST, 9, protocol="tpc"), security=PLAIN)
+    with pytest.raises(
+        EstablishmentError, match="its endpoint is for tpc only, and there is no stack of that name"
+    ):
+        await misspelt.initiate()
+    named = Preconnection(remote=RemoteEndpoint(HOST, 9, protocol="udp"), security=PLAIN)
+    assert "no stack of that name" not in str(await named.explain())
+
+
+async def test_a_listener_for_stacks_that_cannot_be_used_names_them_with_the_reasons() -> None:
+    locals_ = LocalEndpoint(0, address=HOST, protocol="tpc"), LocalEndpoint(0, address=HOST, protocol="udp")
+    with pytest.raises(EstablishmentError) as caught:
+        await Preconnection(local=locals_, security=PLAIN).listen()
+    assert caught.value.reason is Reason.NO_CANDIDATES
+    sentence, first, second = str(caught.value).splitlines()
+    assert sentence.startswith("there is nothing to listen on")
+    assert first == "  tpc: there is no stack of that name"
+    assert second.startswith("  udp: it does not provide reliability, which is required")
+
+
+async def test_a_listener_that_answers_with_and_without_security_names_both_stacks() -> None:
+    anyone = SecurityParameters.opportunistic()
+    async with Preconnection(LocalEndpoint(0), security=anyone).listen() as listener:
+        assert listener.stacks == ("tls/tcp", "tcp")
+        assert len(listener.local_endpoints) == 2
+
+
+async def test_whoever_wants_boundaries_is_told_that_a_framer_would_do() -> None:
+    wished = TransportProperties.reliable_message()
+    with pytest.raises(
+        EstablishmentError, match=r"preserve_msg_boundaries, which is required \(a framer would do\)"
+    ):
+        await Preconnection(remote=RemoteEndpoint(HOST, 9), properties=wished, security=PLAIN).initiate()
+
+
 async def test_an_endpoint_that_a_scoped_one_replaces_is_told_of() -> None:
     remotes = RemoteEndpoint(HOST, 10, protocol="tcp"), RemoteEndpoint(HOST, 9)
     selection = await Preconnection(remote=remotes, security=PLAIN).explain()

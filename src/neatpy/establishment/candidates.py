@@ -245,6 +245,9 @@ class CandidateTree:
         """Its endpoint is for another stack, or one that is for this stack only stands in for it."""
         own = target.endpoint.protocol
         reason = f"its endpoint is for {own} only" if own else f"another endpoint is for {stack} only"
+        known = self._gathered.request.stacks
+        if own and own.lower() not in (registered_stacks() if known is None else known):
+            reason += ", and there is no stack of that name"
         self._note(f"{target.address} with {stack}", reason)
 
     def _note(self, what: str, reason: str) -> None:

@@ -205,7 +205,8 @@ def _shortcomings(stack: Stack, properties: TransportProperties, action: str, ha
         preference = getattr(properties, name)
         if preference is Preference.REQUIRE:
             if features.provides(name) is Provision.NOT_PROVIDED and not _framed(name, has_framer):
-                found.append(f"it does not provide {name}, which is required")
+                hint = " (a framer would do)" if _framed(name, True) else ""
+                found.append(f"it does not provide {name}, which is required{hint}")
         elif preference is Preference.PROHIBIT and features.provides(name) is Provision.INTRINSIC:
             found.append(f"it always has {name}, which is prohibited")
     if action == RENDEZVOUS:
