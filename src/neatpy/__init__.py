@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from neatpy import framers as framers
+    from neatpy import trace as trace
     from neatpy.certificate import Certificate as Certificate
     from neatpy.connection import Connection as Connection
     from neatpy.endpoint import LocalEndpoint as LocalEndpoint
@@ -73,6 +75,7 @@ _HOMES = {
     "properties": ("TransportProperties",),
     "security": ("SecurityMode", "SecurityParameters", "SecurityProtocol", "TrustVerification"),
 }  # fmt: skip
+_MODULES = ("framers", "trace")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [*sorted(_HOME_OF), "run"]
@@ -91,15 +94,17 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     module = _HOME_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({*globals(), *_HOME_OF, *_MODULES})

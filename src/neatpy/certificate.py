@@ -55,7 +55,8 @@ class Certificate:
         chain = _read(certificate_chain)
         key = None if private_key is None else _read(private_key)
         where = f" ({os.fspath(certificate_chain)})"
-        return cls._checked(chain, key, password, where)
+        where_key = where if private_key is None else f" ({os.fspath(private_key)})"
+        return cls._checked(chain, key, password, where, where_key)
 
     @classmethod
     def from_pem(
@@ -67,7 +68,7 @@ class Certificate:
         """A certificate from PEM in memory; the key may stand in the first argument. Raises ValueError as
         :meth:`from_files`."""
         key = None if private_key is None else _as_bytes(private_key)
-        return cls._checked(_as_bytes(certificate_chain), key, password, "")
+        return cls._checked(_as_bytes(certificate_chain), key, password)
 
     @classmethod
     def read(cls, source: PathOrPem) -> Certificate:
@@ -86,7 +87,8 @@ class Certificate:
         """A new self-signed certificate for DNS names and IP addresses, for tests and demonstrations.
 
         Good for servers and clients, from an hour ago for ``days`` days; without names it is for ``localhost``,
-        127.0.0.1 and ::1. Needs ``cryptography``; raises ImportError, with what to install, without it."""
+        127.0.0.1 and ::1; a name may begin with ``*.``. Needs ``cryptography``; raises ImportError, with what to
+        install, without it, and ValueError for what is neither a host name nor an address."""
         return _self_signed(names or ("localhost", "127.0.0.1", "::1"), days)
 
     def without_private_key(self) -> Certificate:
@@ -116,20 +118,25 @@ class Certificate:
 
     @classmethod
     def _checked(
-        cls, chain: bytes, key: bytes | None, password: str | bytes | None, where: str
+        cls,
+        chain: bytes,
+        key: bytes | None,
+        password: str | bytes | None,
+        where: str = "",
+        where_key: str = "",
     ) -> Certificate:
         certificates = _blocks(chain, b"CERTIFICATE")
         if not certificates:
             raise ValueError(f"no certificate in PEM{where}: '-----BEGIN CERTIFICATE-----' is missing")
         keys = _blocks(chain if key is None else key, b"PRIVATE KEY")
         if key is not None and not keys:
-            raise ValueError(f"no private key in PEM{where}: '-----BEGIN PRIVATE KEY-----' is missing")
+            raise ValueError(f"no private key in PEM{where_key}: '-----BEGIN PRIVATE KEY-----' is missing")
         if len(keys) > 1:
-            raise ValueError(f"{len(keys)} private keys{where}; a certificate has one")
+            raise ValueError(f"{len(keys)} private keys{where_key}; a certificate has one")
         secret = password.encode() if isinstance(password, str) else password
         encrypted = bool(keys) and (b"ENCRYPTED" in keys[0])
         if encrypted and secret is None:
-            raise ValueError(f"the private key is encrypted{where}; give its password")
+            raise ValueError(f"the private key is encrypted{where_key}; give its password")
         result = cls(
             b"\n".join(certificates) + b"\n",
             keys[0] + b"\n" if keys else b"",
@@ -139,7 +146,7 @@ class Certificate:
             result.der()
         except ValueError as error:
             raise ValueError(f"the certificate is damaged{where}: {error}") from None
-        _check_contents(result, where)
+        _check_contents(result, where, where_key)
         return result
 
 
@@ -171,7 +178,7 @@ def _decode(block: bytes) -> bytes:
         raise ValueError(str(error)) from None
 
 
-def _check_contents(certificate: Certificate, where: str) -> None:
+def _check_contents(certificate: Certificate, where: str, where_key: str) -> None:
     """Whether these are certificates and whether the key is theirs; without ``cryptography`` the stacks find out."""
     try:
         from cryptography import x509
@@ -187,9 +194,9 @@ def _check_contents(certificate: Certificate, where: str) -> None:
     try:
         key = load_pem_private_key(certificate.private_key, certificate.password)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"cannot load the private key{where} (a wrong password?): {error}") from None
+        raise ValueError(f"cannot load the private key{where_key} (a wrong password?): {error}") from None
     if key.public_key() != leaf.public_key():
-        raise ValueError(f"the private key does not belong to the certificate{where}")
+        raise ValueError(f"the private key{where_key} does not belong to the certificate{where}")
 
 
 def _self_signed(names: tuple[str, ...], days: int) -> Certificate:
@@ -201,6 +208,7 @@ def _self_signed(names: tuple[str, ...], days: int) -> Certificate:
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
         raise ImportError("making certificates needs cryptography: pip install neatpy[tls]") from error
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "NEATPy self-signed")])
     now = datetime.datetime.now(datetime.UTC)
@@ -213,7 +221,7 @@ def _self_signed(names: tuple[str, ...], days: int) -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(alternatives, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -232,7 +240,12 @@ def _general_name(name: str) -> x509.GeneralName:
 
     from cryptography import x509
 
+    from neatpy.endpoint import checked_hostname
+
+    if not isinstance(name, str) and not hasattr(name, "packed"):
+        raise TypeError(f"a name in a certificate is a str, not {name!r}")
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name if name.isascii() else name.encode("idna").decode("ascii"))
+        any_host = "*." if name.startswith("*.") else ""
+        return x509.DNSName(any_host + checked_hostname(name.removeprefix("*.")).removesuffix("."))

@@ -343,7 +343,10 @@ class DataPath(ReceiveQueue, FlowObserver):
         """Refuse what cannot be sent, with the reason (RFC 9622 sections 9.1.3 and 9.2.2.3)."""
         context = token.context
         if self._over is not None:
-            raise SendError(f"the connection is closed: {self._over}", self._over.reason, context)
+            over = self._over
+            plainly = over.reason is Reason.CONNECTION_CLOSED
+            text = str(over) if plainly else f"the connection is closed: {over}"
+            raise SendError(text, over.reason, context)
         if self._draining:
             raise SendError("the connection is closing", Reason.CONNECTION_CLOSED, context)
         if self._direction is Direction.UNIDIRECTIONAL_RECEIVE:

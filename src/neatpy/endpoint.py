@@ -191,7 +191,7 @@ class RemoteEndpoint(_Endpoint):
         _check_type("a host name", hostname, str)
         if _literal(hostname) is not None:
             raise ValueError(f"{hostname!r} is an address: use with_ip_address")
-        return self._once("hostname", _checked_hostname(hostname))
+        return self._once("hostname", checked_hostname(hostname))
 
     def with_port(self, port: int) -> RemoteEndpoint:
         """Set the port, 1 to 65535."""
@@ -242,10 +242,13 @@ class LocalEndpoint(_Endpoint):
     def with_stun_server(
         self, address: str, port: int, credentials: tuple[str, str] | None = None
     ) -> LocalEndpoint:
-        """For Rendezvous: learn server-reflexive addresses from this server; ``credentials`` are (user, password)."""
+        """For Rendezvous: learn server-reflexive addresses from this server; ``credentials`` are (user, password).
+
+        It acts in ``rendezvous()`` alone, once a stack of this host offers that; in every other action it is kept and
+        does nothing."""
         _check_type("a STUN server's address", address, str)
         if _literal(address) is None:
-            address = _checked_hostname(address)
+            address = checked_hostname(address)
         _check_range("a STUN server's port", port, 1, 65535)
         if credentials is not None and not (
             isinstance(credentials, tuple)
@@ -314,7 +317,7 @@ def _is_multicast(ip: str) -> bool:
     return 224 <= int(ip.partition(".")[0]) <= 239
 
 
-def _checked_hostname(hostname: str) -> str:
+def checked_hostname(hostname: str) -> str:
     """The name in ASCII. Raises ValueError for what can be no host name."""
     name = hostname
     if ":" in name:

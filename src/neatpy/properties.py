@@ -27,8 +27,9 @@ class TransportProperties(SelectionProperties, ConnectionProperties, MessageProp
     Properties that are not set have the RFC's default. Names are accepted in snake_case or in the RFC's spelling, in
     any case; the namespace of ``tcp.user_timeout_value`` also as in the attribute ``tcp_user_timeout_value``, without
     the underscore that begins ``_neatpy``. Enumerations are accepted as members, or as strings by a member's name in
-    any case. Raises PropertyError for unknown names, TypeError for values of the wrong type and ValueError for values
-    out of range, each saying what is allowed.
+    any case, its words parted by underscores, spaces, hyphens or slashes (``"Low Latency/Interactive"``). Raises
+    PropertyError for unknown names, TypeError for values of the wrong type and ValueError for values out of range, each
+    saying what is allowed.
     """
 
     __slots__ = ()

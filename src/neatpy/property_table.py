@@ -114,12 +114,16 @@ class Property(Generic[T]):
         return kept
 
 
+_SEPARATORS = str.maketrans("-_/", "   ")
+"""What may stand between the words of a member's name: ``Low Latency/Interactive`` is the RFC's spelling of one."""
+
+
 def _member(enumeration: type[Any]) -> Check:
     def check(value: Any) -> Any:
         if isinstance(value, enumeration):
             return value
         if isinstance(value, str):
-            wanted = value.upper().replace("-", "_").replace(" ", "_")
+            wanted = "_".join(value.upper().translate(_SEPARATORS).split())
             if wanted in enumeration.__members__:
                 return enumeration[wanted]
             raise ValueError

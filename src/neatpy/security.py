@@ -371,7 +371,10 @@ class SecurityParameters:
         "needs no other issuer, so that a self-signed one can be pinned. Takes Certificate, PEM or paths.",
     )
     alpn: _Parameter[tuple[str, ...]] = _Parameter(
-        _alpn, (), "The application protocols to negotiate, best first (section 6.3.4, RFC 7301)."
+        _alpn,
+        (),
+        "The application protocols to negotiate, best first (section 6.3.4, RFC 7301). Once set, the peer must have "
+        "one of them: whoever has none in common, or offers or chooses none at all, is refused.",
     )
     supported_group: _Parameter[tuple[str, ...]] = _Parameter(
         _names(SUPPORTED_GROUPS, {"secp256r1": "prime256v1"}),
@@ -430,6 +433,9 @@ class SecurityParameters:
     @classmethod
     def opportunistic(cls, **parameters: Any) -> SecurityParameters:
         """Encryption where the peer has it, without verifying who it is; otherwise none (RFC 9622 section 6.3).
+
+        Every handshake that fails counts as a peer without encryption, also one that fails for want of a common
+        ``alpn``: then data is sent in the clear, and nothing is negotiated.
 
         A Listener makes a certificate for itself unless one is given."""
         result = cls()

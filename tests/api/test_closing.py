@@ -369,3 +369,12 @@ async def test_a_close_that_nobody_awaits_never_complains() -> None:
         connection.close()
         peer.reset()
         await until(lambda: connection.state is ConnectionState.CLOSED)
+
+
+async def test_a_send_after_the_end_says_once_that_the_connection_is_closed() -> None:
+    async with to_plain_peer() as (connection, _):
+        await connection.close()
+        with pytest.raises(SendError) as caught:
+            await connection.send(b"x")
+        assert str(caught.value) == "the connection is closed"
+        assert caught.value.reason is Reason.CONNECTION_CLOSED

@@ -344,6 +344,32 @@ def test_a_pinned_certificate_and_an_application_protocol_will_do(authority: dic
         assert (done.returncode, done.stdout) == (0, b"hello"), told(done)
 
 
+def test_an_untrusted_server_is_answered_with_the_option_that_trusts_it(authority: dict[str, Path]) -> None:
+    with listening("--cert", authority["cert"], "--key", authority["key"], "--keep") as listener:
+        done = neatpy("connect", "localhost", listener.port)
+    assert done.returncode == 1
+    assert "on the command line: --ca FILE" in told(done)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (("connect", "localhost", "1"), ("--ca",)),
+        (("connect", "localhost", "1"), ("--pin",)),
+        (("listen", "0"), ("--cert",)),
+        (("listen", "0"), ("--self-signed",)),
+    ],
+)
+def test_what_is_wrong_with_the_value_of_an_option_is_told_with_its_name(
+    command: tuple[str, ...], options: tuple[str, ...], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken pem"
+    broken.write_bytes(b"garbage")
+    done = neatpy(*command, *options, broken)
+    assert done.returncode == 2
+    assert f"{options[0]}: " in told(done)
+
+
 def test_a_verbose_listener_tells_of_a_client_that_it_refuses() -> None:
     with listening("--verbose", "--self-signed", "localhost", "--keep") as listener:
         neatpy("connect", "localhost", listener.port, "--insecure", data=b"hello")

@@ -339,6 +339,14 @@ def test_what_only_tells_about_a_connection_cannot_be_set(name: str) -> None:
         setattr(TransportProperties(), name, None)
 
 
+def test_members_of_enumerations_may_be_spelled_as_in_the_rfc() -> None:
+    for spelling in ("low-latency/interactive", "Low Latency/Interactive", "LOW_LATENCY / INTERACTIVE"):
+        properties = TransportProperties(conn_capacity_profile=spelling)
+        assert properties.conn_capacity_profile is CapacityProfile.LOW_LATENCY_INTERACTIVE
+    with pytest.raises(ValueError, match="LOW_LATENCY_INTERACTIVE"):
+        TransportProperties(conn_capacity_profile="low latency")
+
+
 @given(
     st.sampled_from([("reliability", Preference), ("conn_capacity_profile", CapacityProfile), ("direction", Direction),
                      ("multipath", Multipath), ("conn_scheduler", Scheduler), ("multipath_policy", MultipathPolicy)]),

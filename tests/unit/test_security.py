@@ -225,6 +225,31 @@ def test_an_encrypted_private_key_needs_its_password() -> None:
     assert Certificate.from_pem(IDENTITY.certificate_chain, pem, "sesame").password == b"sesame"
 
 
+def test_errors_name_the_file_that_is_wrong(tmp_path: Path) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(IDENTITY.certificate_chain)
+    key.write_bytes(IDENTITY.certificate_chain)
+    with pytest.raises(ValueError, match=r"no private key in PEM \(.*key\.pem\)"):
+        Certificate.from_files(chain, key)
+
+
+@pytest.mark.parametrize("name", ["foo bar", "", "*.", "a.*.org", "-a", "1.2.3", "localhost:4433"])
+def test_a_self_signed_certificate_is_for_host_names_and_addresses_only(name: str) -> None:
+    with pytest.raises(ValueError, match=r"neither a host name nor|is not a host name"):
+        Certificate.self_signed("localhost", name)
+
+
+def test_a_self_signed_certificate_may_be_for_all_hosts_of_a_domain_and_for_other_scripts() -> None:
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(
+        Certificate.self_signed("*.example.org", "bücher.example", "example.net.").certificate_chain
+    )
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    dns = names.get_values_for_type(x509.DNSName)
+    assert dns == ["*.example.org", "xn--bcher-kva.example", "example.net"]
+
+
 def test_a_self_signed_certificate_has_the_names_asked_for() -> None:
     from cryptography import x509
 

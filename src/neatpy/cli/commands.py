@@ -132,7 +132,7 @@ async def _echo(connection: Connection, framing: Framing | None) -> int:
         async with connection:
             await echo(connection, framing is not None)
     except TransportServicesError as error:
-        report(error, _BROKEN)
+        report(error, _BROKEN, hint_for(error))
         return 1
     return 0
 
@@ -151,7 +151,7 @@ async def _serve_streams(
         async with connection:
             await exchange(connection, source, sink, lines=lines, input_counts=input_counts, wait=wait)
     except TransportServicesError as error:
-        report(error, _BROKEN)
+        report(error, _BROKEN, hint_for(error))
         return 1
     except BrokenPipeError:  # nobody reads the output: as silent as other filters
         return 1

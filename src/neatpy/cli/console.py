@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from neatpy import EstablishmentError, Reason, Selection, TransportServicesError
+from neatpy import Selection, TransportServicesError
 from neatpy.trace import Event, subscribe
 
 if TYPE_CHECKING:
@@ -47,13 +47,20 @@ def report(error: Exception, doing: str, hint: str | None = None) -> None:
         say(console, f"  {hint}", "dim")
 
 
-def hint_for(error: EstablishmentError) -> str | None:
-    """The option of ours that this failure asks for."""
-    if error.reason is Reason.NO_CANDIDATES and "SecurityParameters.disabled()" in str(error):
-        return "on the command line: --insecure"
-    if error.reason is Reason.INVALID_CONFIGURATION and "server_certificate" in str(error):
-        return "on the command line: --cert FILE --key FILE, or --self-signed NAME, or --insecure"
-    return None
+_OPTIONS = {
+    "SecurityParameters.disabled()": "--insecure",
+    " server_certificate": "--cert FILE --key FILE, or --self-signed NAME, or --insecure",
+    " client_certificate": "--cert FILE --key FILE",
+    "trusted_certificates": "--ca FILE",
+    "(no alpn that": "--alpn NAME",
+}
+
+
+def hint_for(error: TransportServicesError) -> str | None:
+    """The option of ours that this failure asks for, where its text names the parameter of a program."""
+    text = str(error)
+    option = next((option for parameter, option in _OPTIONS.items() if parameter in text), None)
+    return f"on the command line: {option}" if option else None
 
 
 def show_selection(console: Console, selection: Selection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -104,16 +105,16 @@ class Wishes:
             security = SecurityParameters.opportunistic()
         else:
             security = SecurityParameters()
-        own = self._own_certificate()
-        wanted = {
-            "server_certificate" if listening else "client_certificate": own,
-            "trusted_certificates": self.ca,
-            "pinned_server_certificate": self.pin,
-            "alpn": self.alpn,
-        }
-        for name, value in wanted.items():
+        wanted = (
+            ("--cert", "server_certificate" if listening else "client_certificate", self._own_certificate()),
+            ("--ca", "trusted_certificates", self.ca),
+            ("--pin", "pinned_server_certificate", self.pin),
+            ("--alpn", "alpn", self.alpn),
+        )
+        for option, name, value in wanted:
             if value:
-                security.set(name, value)
+                with _naming(option):
+                    security.set(name, value)
         return security
 
     def framers(self) -> list[Framer]:
@@ -131,12 +132,23 @@ class Wishes:
         if self.self_signed:
             if self.cert is not None:
                 raise ValueError("--self-signed and --cert contradict each other")
-            return Certificate.self_signed(*self.self_signed)
+            with _naming("--self-signed"):
+                return Certificate.self_signed(*self.self_signed)
         if self.cert is not None:
-            return Certificate.from_files(self.cert, self.key)
+            with _naming("--cert" if self.key is None else "--cert and --key"):
+                return Certificate.from_files(self.cert, self.key)
         if self.key is not None:
             raise ValueError("--key needs --cert")
         return None
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Say in errors which option they are about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def _with_a_quiet_end(kind: type[Framer]) -> type[Framer]:
