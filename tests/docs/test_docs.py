@@ -1,24 +1,22 @@
 """What the documentation shows runs as it stands, prints what it says, and names what exists.
 
-Python blocks of a page are run in order in one namespace and on one event loop, as in ``python -m asyncio``; a text
-block right behind one is what it prints, where ``...`` stands for anything. Blocks that call ``neatpy.run`` are whole
-programs and run as such.
+Python blocks of a page are pasted in order into ``python -m asyncio``, as a reader would; a text block right behind one
+is what it prints, where ``...`` stands for anything.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
-import contextlib
 import doctest
 import inspect
-import io
 import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +38,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("tutorial.rst", "howto.rst")
 BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n((?:   :.*\n)*)\n((?:(?:   .*)?\n)+)", re.MULTILINE)
+MARK = "--- the next block"
+CONSOLE_TIME = 60
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -68,18 +68,6 @@ def _undented(indented: str) -> str:
     return "".join(line[3:] or "\n" for line in indented.splitlines(keepends=True)).rstrip() + "\n"
 
 
-async def run_in(namespace: dict[str, Any], block: Block, page: str) -> str:
-    """Run a block that may await at its top level, and give what it printed."""
-    source = "\n" * (block.line - 1) + block.source
-    code = compile(source, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        result = eval(code, namespace)
-        if inspect.iscoroutine(result):
-            await asyncio.wait_for(result, 20)
-    return printed.getvalue()
-
-
 def run_program(*command: str, path: str = "") -> str:
     """Run a whole program, and give what it printed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (path, str(ROOT / "src"))))}
@@ -98,17 +86,38 @@ def agree(expected: str | None, printed: str) -> bool:
     )
 
 
+def typed_into_the_console(blocks: Sequence[Block]) -> list[str]:
+    """What each block prints when all are pasted, one after the other, into ``python -m asyncio``."""
+    lines = ["import sys", "sys.ps1 = sys.ps2 = ''", "sys.displayhook = lambda value: None"]
+    for block in blocks:
+        lines += [block.source, "", f"print({MARK!r})"]
+    lines += ["print('left behind:', *map(repr, asyncio.all_tasks()))", ""]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "asyncio"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as console:
+        watchdog = threading.Timer(CONSOLE_TIME, console.kill)
+        watchdog.start()
+        stdout, stderr = console.communicate("\n".join(lines))
+        watchdog.cancel()
+    _, _, said = stderr.partition(">>> import asyncio\n")  # the console's greeting
+    assert said.strip() in ("", "exiting asyncio REPL..."), said
+    *printed, rest = stdout.split(MARK + "\n")
+    assert rest.strip(">. \n") == "left behind:", "a page ends what it began"
+    printed[0] = printed[0].removeprefix(">>> ").removeprefix(">>> ")
+    return printed
+
+
 @pytest.mark.parametrize("page", PAGES)
-async def test_every_block_of_a_page_runs_and_prints_what_it_says(page: str) -> None:
-    namespace: dict[str, Any] = {"__name__": "docs"}
-    before = asyncio.all_tasks()
-    for block in blocks_of((DOCS / page).read_text()):
-        if "neatpy.run(" in block.source:
-            printed = await asyncio.to_thread(run_program, "-c", block.source)
-        else:
-            printed = await run_in(namespace, block, page)
+def test_every_block_can_be_pasted_into_the_console_and_prints_what_the_page_says(page: str) -> None:
+    blocks = list(blocks_of((DOCS / page).read_text()))
+    for block, printed in zip(blocks, typed_into_the_console(blocks), strict=True):
         assert agree(block.output, printed), f"{page}:{block.line} prints\n{printed}"
-    assert asyncio.all_tasks() == before, "a page ends what it began"
 
 
 def test_pages_have_blocks() -> None:
@@ -158,6 +167,13 @@ async def test_the_first_snippet_speaks_to_a_server_that_stands_in_for_example_c
         await serving
 
 
+async def run_here(source: str) -> None:
+    """Run a program on this loop."""
+    source = source.replace("neatpy.run(main())", "await main()")
+    code = compile(source, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    await eval(code, {"__name__": "__main__"})
+
+
 async def test_the_server_of_the_readme_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
@@ -167,14 +183,12 @@ async def test_the_server_of_the_readme_serves(
     monkeypatch.chdir(tmp_path)
     source = fences("python")[1]
     assert "LocalEndpoint(4433)" in source
-    block = Block(1, source.replace("LocalEndpoint(4433)", f"LocalEndpoint({free_port})"), None)
-    namespace = {name: getattr(neatpy, name) for name in neatpy.__all__}
-    namespace.update(neatpy=neatpy, LengthPrefixFramer=LengthPrefixFramer)
+    source = source.replace("LocalEndpoint(4433)", f"LocalEndpoint({free_port})")
     listening = asyncio.Event()
     unsubscribe = trace.subscribe(
         lambda event: listening.set() if isinstance(event, trace.Listening) else None
     )
-    serving = asyncio.create_task(run_in(namespace, block, "README.md"))
+    serving = asyncio.create_task(run_here(source))
     try:
         await asyncio.wait_for(listening.wait(), 5)
         client = Preconnection(
@@ -183,8 +197,13 @@ async def test_the_server_of_the_readme_serves(
             framers=[LengthPrefixFramer()],
         )
         async with client.initiate(timeout=5) as connection:
-            connection.send(b"hello")
-            assert bytes(await connection.receive()) == b"hello"
+            for size in (5, 5_000_000):  # the second one comes in parts
+                connection.send(bytes(size))
+                received, whole = 0, False
+                while not whole:
+                    part = await connection.receive(min_incomplete_length=1)
+                    received, whole = received + len(part), part.end_of_message
+                assert received == size
     finally:
         unsubscribe()
         serving.cancel()

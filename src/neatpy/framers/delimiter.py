@@ -19,12 +19,16 @@ JOIN_LIMIT = 64 * 1024
 
 
 class DelimiterFramer(Framer):
-    """The payload, then ``delimiter``, which must not occur in it: sending such a Message is a SendError with reason
+    r"""The payload, then ``delimiter``, which must not occur in it: sending such a Message is a SendError with reason
     INVALID_MESSAGE_PROPERTIES.
 
+    The default is for lines that end with a newline. Most Internet protocols, and telnet clients, end them with
+    ``b"\r\n"``: with the default delimiter each Message of theirs would end with a carriage return.
+
     ``max_length`` is the largest payload in bytes, both ways. With ``keep_delimiter`` received Messages end with their
-    delimiter. Parts of a partial send leave at once. Data after the last delimiter when the peer finishes are no
-    Message: the Connection fails with reason DEFRAMING_FAILED, as what was cut off cannot be told from what is whole.
+    delimiter. Parts of a partial send leave at once. Data after the last delimiter when the peer finishes, such as a
+    last line without its newline, are no Message: the Connection fails with reason DEFRAMING_FAILED, as what was cut
+    off cannot be told from what is whole.
     """
 
     __slots__ = ("delimiter", "keep_delimiter", "max_length")
