@@ -22,10 +22,11 @@ from neatpy.framers import LengthPrefixFramer
 PLAIN = SecurityParameters.disabled()
 # Boundaries are required. A stack that has them would do alone; a byte stream does with a framer on top.
 MESSAGES = TransportProperties.reliable_message()
+FRAMER = LengthPrefixFramer(max_length=65536)  # a length before each Message; bounded ones come whole
 
 
 async def add(connection: Connection) -> None:
-    async for request in connection:  # whole Messages, one after the other, until the client is done
+    async for request in connection:  # one Message after the other, until the client is done
         numbers = json.loads(request.data)
         await connection.send(json.dumps({"sum": sum(numbers)}).encode())
 
@@ -35,7 +36,7 @@ async def main() -> None:
         LocalEndpoint(0, address="127.0.0.1"),
         properties=MESSAGES,
         security=PLAIN,
-        framers=[LengthPrefixFramer()],  # four bytes of length before each Message; both sides need the same
+        framers=[FRAMER],
     )
     async with server.listen() as listener:
         serving = asyncio.create_task(listener.serve(add))
@@ -43,15 +44,14 @@ async def main() -> None:
             remote=RemoteEndpoint("localhost", listener.local_endpoints[0].port),
             properties=MESSAGES,
             security=PLAIN,
-            framers=[LengthPrefixFramer()],
+            framers=[FRAMER],
         )
         async with client.initiate(timeout=5) as connection:
             with connection.batch():  # requests that are sent together leave together
                 for numbers in ([1, 2, 3], [40, 2], []):
                     connection.send(json.dumps(numbers).encode())
             for _ in range(3):
-                response = await connection.receive()
-                print(json.loads(response.data))
+                print(json.loads((await connection.receive()).data))
         await listener.stop()
         await serving
 

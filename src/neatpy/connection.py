@@ -219,7 +219,9 @@ class Connection:
         return self
 
     def __anext__(self) -> Awaitable[Message]:
-        """The next Message; ends when the peer is done, raises ConnectionError when the Connection broke."""
+        """The next Message; ends when the peer is done, raises ConnectionError when the Connection broke.
+
+        One above ``_neatpy.receive_limit`` (4 MiB by default) comes in parts, as from ``receive``."""
         message = self._path.take_whole()
         return self._path.request(ITERATING, None) if message is None else _at_hand(message)
 
