@@ -42,7 +42,7 @@ from neatpy import Preconnection, RemoteEndpoint, SecurityParameters, TransportP
 {more}
 async def main():
     preconnection = Preconnection(
-        remote=RemoteEndpoint("127.0.0.1", {port}),
+        remote=RemoteEndpoint("127.0.0.1", {port}, protocol="tcp"),
         properties=TransportProperties.reliable_inorder_stream(),
         security=SecurityParameters.disabled(),
     )

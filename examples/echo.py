@@ -24,12 +24,12 @@ STREAM = TransportProperties.reliable_inorder_stream()
 
 
 async def echo(connection: Connection) -> None:
-    # An unframed stream is one Message, which ends when the client is done. An echo wants its parts as they come:
-    # min_incomplete_length=1 takes whatever is there. At the end it raises ReceiveError.
+    # Without boundaries, as over tcp, a stream is one Message, which ends when the client is done. An echo wants parts
+    # as they come: min_incomplete_length=1 takes whatever is there. At the end it raises ReceiveError.
     with contextlib.suppress(neatpy.ReceiveError):
         while True:
             part = await connection.receive(min_incomplete_length=1)
-            await connection.send(part.data)  # Sent: the kernel has it, so a slow client slows us down
+            await connection.send(part.data)  # Sent: the stack has it, so a slow client slows us down
 
 
 async def main() -> None:
@@ -42,8 +42,9 @@ async def main() -> None:
         async with client.initiate(timeout=5) as connection:  # waits for Ready, closes at the end
             connection.send(b"Hello, ")  # nobody has to wait for Sent
             await connection.send(b"world!", final=True)  # Final: the server sees the end, we still receive
-            async for message in connection:
-                print(f"{bytes(message).decode()} came back over {connection.stack}")
+            # A profile for streams cares for no boundaries, so one or two Messages come back; sctp keeps them apart.
+            reply = b"".join([bytes(message) async for message in connection])
+            print(f"{reply.decode()} came back over {connection.stack}")
         await listener.stop()
         await serving
 

@@ -7,10 +7,11 @@ set -u
 asked=$1/system-packages-asked
 purpose=$2
 
-# One line for each package: the Debian package, and the program or library (lib...) that shows that it is there.
+# One line for each package: the Debian package, and the program (or its path) or library (lib...) that shows that it is there.
 wanted() {
     echo "libusrsctp2 libusrsctp.so"
     [ "$purpose" = test ] || return 0
+    echo "libusrsctp-examples /usr/lib/usrsctp/tsctp"
     echo "nginx-light nginx"
     echo "socat socat"
     echo "openssl openssl"

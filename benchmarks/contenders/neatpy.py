@@ -29,7 +29,7 @@ async def serve(work: str) -> tuple[int, object]:
         "idle": _idle,
     }[work]
     preconnection = Preconnection(
-        local=LocalEndpoint(port=0, address="127.0.0.1"),
+        local=LocalEndpoint(port=0, address="127.0.0.1", protocol="tcp"),
         properties=TransportProperties.reliable_inorder_stream(),
         security=SecurityParameters.disabled(),
         framers=_framers(work.endswith("-framed")),
@@ -101,7 +101,7 @@ async def open_idle(port: int, count: int) -> list[object]:
 
 def _to(port: int, framed: bool) -> Preconnection:
     return Preconnection(
-        remote=RemoteEndpoint("127.0.0.1", port),
+        remote=RemoteEndpoint("127.0.0.1", port, protocol="tcp"),
         properties=TransportProperties.reliable_inorder_stream(),
         security=SecurityParameters.disabled(),
         framers=_framers(framed),

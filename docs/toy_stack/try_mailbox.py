@@ -1,4 +1,4 @@
-"""Nobody names the mailbox here: it is the one stack that keeps boundaries, in order, without a framer."""
+"""Nobody names the mailbox here: of the stacks that keep boundaries, in order, it alone has no streams beside it."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import neatpy
 from neatpy import LocalEndpoint, Preconnection, RemoteEndpoint, SecurityParameters, TransportProperties
 
 PLAIN = SecurityParameters.disabled()
-LETTERS = TransportProperties.reliable_message()
+LETTERS = TransportProperties.reliable_message().prohibit("multistreaming")
 
 
 async def reply(connection: neatpy.Connection) -> None:

@@ -28,6 +28,7 @@ from neatpy import (
     TransportProperties,
 )
 from neatpy.framers import LengthPrefixFramer
+from neatpy.stacks.registry import stacks
 
 HOST = "127.0.0.1"
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -62,8 +63,8 @@ async def turns(count: int = 5) -> None:
 
 
 def stream(**properties: Any) -> TransportProperties:
-    """A reliable stream: tcp, without security."""
-    wanted = TransportProperties.reliable_inorder_stream()
+    """A reliable stream of bytes, without boundaries or other streams beside it: tcp, without security."""
+    wanted = TransportProperties.reliable_inorder_stream().prohibit("preserve_msg_boundaries")
     for name, value in properties.items():
         wanted.set(name, value)
     return wanted
@@ -75,6 +76,19 @@ def datagrams(**properties: Any) -> TransportProperties:
     for name, value in properties.items():
         wanted.set(name, value)
     return wanted
+
+
+def messages(**properties: Any) -> TransportProperties:
+    """Reliable Messages: sctp, where this host has it, without security."""
+    wanted = TransportProperties.reliable_message()
+    for name, value in properties.items():
+        wanted.set(name, value)
+    return wanted
+
+
+def available(*names: str) -> tuple[str, ...]:
+    """Those of these stacks that this host can run."""
+    return tuple(name for name in names if stacks()[name].available().available)
 
 
 def length_framed() -> list[Framer]:

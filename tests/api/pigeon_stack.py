@@ -147,6 +147,7 @@ class PigeonStack(Stack):
                 "preserve_msg_boundaries",
                 "congestion_control",
                 "multistreaming",
+                "zero_rtt_msg",
                 "full_checksum_send",
                 "full_checksum_recv",
             ),

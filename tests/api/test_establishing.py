@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -302,6 +303,23 @@ async def test_udp_is_ready_at_once_and_keeps_boundaries() -> None:
         assert message.end_of_message
         assert message.context.remote_endpoint is not None
         assert message.context.remote_endpoint.port == port_of_local(server)
+
+
+async def test_a_udp_peer_gets_the_messages_of_a_datagram_client_and_nothing_else() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(type=socket.SOCK_DGRAM) as peer:
+        peer.setblocking(False)
+        peer.bind((HOST, 0))
+        async with going_to(peer.getsockname()[1], datagrams()).initiate() as connection:
+            assert connection.stack == "udp"
+            await connection.send(b"first")
+            await connection.send(b"second")
+            assert [await asyncio.wait_for(loop.sock_recv(peer, 100), 5) for _ in range(2)] == [
+                b"first",
+                b"second",
+            ]
+        with pytest.raises(BlockingIOError):
+            peer.recv(100)
 
 
 async def test_an_abort_while_establishing_is_an_establishment_error_for_whoever_waits() -> None:

@@ -15,9 +15,11 @@ from api.loopback import (
     HOST,
     PLAIN,
     PlainPeer,
+    available,
     datagrams,
     going_to,
     listening_on,
+    messages,
     pair,
     plain_client,
     port_of,
@@ -43,7 +45,7 @@ pytestmark = BOTH_LOOPS
 
 
 def anything() -> TransportProperties:
-    """What tcp and udp both can do."""
+    """What sctp, tcp and udp all can do."""
     return TransportProperties(
         reliability="no_preference",
         preserve_order="no_preference",
@@ -184,7 +186,7 @@ async def test_port_zero_is_one_number_for_every_stack_and_family() -> None:
     async with Preconnection(
         local=LocalEndpoint(0), properties=anything(), security=PLAIN
     ).listen() as listener:
-        assert set(listener.stacks) == {"tcp", "udp"}
+        assert set(listener.stacks) == {*available("sctp"), "tcp", "udp"}
         assert len({endpoint.port for endpoint in listener.local_endpoints}) == 1
         families = {":" in str(endpoint.address) for endpoint in listener.local_endpoints}
         tcp = plain_client(port_of(listener))
@@ -192,12 +194,16 @@ async def test_port_zero_is_one_number_for_every_stack_and_family() -> None:
         udp = await going_to(port_of(listener), datagrams()).initiate()
         udp.send(b"x")
         accepted.append(await asyncio.wait_for(listener.accept(), 2))
-        assert [one.stack for one in accepted] == ["tcp", "udp"]
+        clients = [udp]
+        if "sctp" in listener.stacks:
+            clients.append(await going_to(port_of(listener), messages()).initiate(timeout=5))
+            accepted.append(await asyncio.wait_for(listener.accept(), 2))
+        assert [one.stack for one in accepted] == ["tcp", "udp", *available("sctp")]
         if True in families:
             tcp6 = plain_client(port_of(listener), socket.AF_INET6)
             accepted.append(await asyncio.wait_for(listener.accept(), 2))
             tcp6.close()
-        _end([*accepted, udp], [tcp])
+        _end([*accepted, *clients], [tcp])
 
 
 async def test_a_port_in_use_is_an_establishment_error_that_names_it() -> None:
@@ -226,7 +232,8 @@ async def test_all_stacks_bind_or_none() -> None:
             free.bind((HOST, 0))
             port = free.getsockname()[1]
             holder.bind((HOST, port))
-        with pytest.raises(EstablishmentError, match="udp"):
+        first_on_udp = available("sctp", "udp")[0]
+        with pytest.raises(EstablishmentError, match=rf"{first_on_udp} on {HOST}:{port}"):
             await listening_on(anything(), port=port).listen()
         with socket.socket() as free:  # tcp has been let go
             await turns()

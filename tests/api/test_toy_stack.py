@@ -1,6 +1,7 @@
 """A protocol stack from another package, found by its entry point: streams inside the process.
 
-It has what no kernel protocol here has: streams beside streams, which either side opens.
+It has what none of ours has together: streams beside streams, which either side opens, and Messages in the first
+flight.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ def pigeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def wanted(**properties: object) -> TransportProperties:
-    """Only the toy has both."""
-    return TransportProperties(multistreaming="require", preserve_msg_boundaries="require", **properties)
+    """Only the toy has all three."""
+    return TransportProperties(
+        multistreaming="require", preserve_msg_boundaries="require", zero_rtt_msg="require", **properties
+    )
 
 
 @asynccontextmanager

@@ -26,8 +26,6 @@ from api.loopback import (
 from neatpy import (
     Certificate,
     EstablishmentError,
-    Preconnection,
-    RemoteEndpoint,
     SecurityParameters,
     TransportProperties,
     trace,
@@ -67,9 +65,7 @@ async def test_a_whole_life_is_told_in_order() -> None:
 async def test_a_failed_establishment_is_told_with_its_attempts(refused_port: int) -> None:
     events: list[trace.Event] = []
     unsubscribe = trace.subscribe(events.append)
-    connection = Preconnection(
-        remote=RemoteEndpoint(HOST, refused_port), security=SecurityParameters.disabled()
-    ).initiate()
+    connection = going_to(refused_port).initiate()
     with pytest.raises(EstablishmentError):
         await connection
     unsubscribe()

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import neatpy
+from api.loopback import available
 from neatpy import (
     Certificate,
     LocalEndpoint,
@@ -41,6 +42,11 @@ BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n((?:   :.*\n)*)\n((?:(?: 
 MARK = "--- the next block"
 CONSOLE_TIME = 60
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+needs_sctp = pytest.mark.skipif(
+    not available("sctp"), reason="needs sctp: the pages show what a host prints that has it"
+)
 
 
 class Block(NamedTuple):
@@ -113,6 +119,7 @@ def typed_into_the_console(blocks: Sequence[Block]) -> list[str]:
     return printed
 
 
+@needs_sctp
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_can_be_pasted_into_the_console_and_prints_what_the_page_says(page: str) -> None:
     blocks = list(blocks_of((DOCS / page).read_text()))
@@ -272,6 +279,7 @@ def _annotated(owner: Any) -> set[str]:
 # The stack in a package of its own
 
 
+@needs_sctp
 def test_the_toy_package_adds_a_stack(tmp_path: Path) -> None:
     package = DOCS / "toy_stack"
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]

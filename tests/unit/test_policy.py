@@ -22,6 +22,7 @@ from neatpy.properties import TransportProperties
 from neatpy.security import SecurityParameters
 from neatpy.stacks.contract import Availability, Stack
 from neatpy.stacks.features import Provision
+from neatpy.stacks.registry import stacks as our_stacks
 
 PLAIN = SecurityParameters.disabled()
 
@@ -133,6 +134,93 @@ def test_prefer_ranks_before_avoid_and_both_before_rank() -> None:
     neutral = ToyStack("neutral", rank=5)
     properties = TransportProperties().prefer("zero_rtt_msg").avoid("keep_alive")
     assert names(disliked, neutral, liked, properties=properties) == ["liked", "neutral", "disliked"]
+
+
+def remembering(
+    *toys: Stack, failed: Stack | None = None, properties: TransportProperties | None = None
+) -> list[str]:
+    """The order in which they are tried after one of them has failed lately."""
+    ranked, _ = StackPolicy().eligible(
+        properties or TransportProperties(), PLAIN, INITIATE, False, stacks(*toys)
+    )
+    ranked.sort(key=lambda candidate: candidate.order(candidate.stack is failed))
+    return [candidate.stack.name for candidate in ranked]
+
+
+STREAMS = {**RELIABLE, "multistreaming": Provision.INTRINSIC}
+
+
+def test_streams_are_preferred_unless_the_application_says_otherwise() -> None:
+    toys = ToyStack("alone", rank=1), ToyStack("streams", rank=2, selection=STREAMS)
+    assert TransportProperties().multistreaming is Preference.PREFER
+    assert names(*toys) == ["streams", "alone"]
+    indifferent = TransportProperties().no_preference("multistreaming")
+    assert names(*toys, properties=indifferent) == ["alone", "streams"]
+
+
+def test_what_failed_lately_comes_behind_although_it_has_what_is_preferred_by_default() -> None:
+    alone, streams = ToyStack("alone", rank=1), ToyStack("streams", rank=2, selection=STREAMS)
+    assert remembering(alone, streams) == ["streams", "alone"]
+    assert remembering(alone, streams, failed=streams) == ["alone", "streams"]
+    assert remembering(alone, streams, failed=alone) == ["streams", "alone"]
+
+
+def test_what_the_application_prefers_comes_first_although_it_failed_lately() -> None:
+    alone, streams = ToyStack("alone", rank=1), ToyStack("streams", rank=2, selection=STREAMS)
+    insisting = TransportProperties().prefer("multistreaming")  # the default, but said aloud
+    assert remembering(alone, streams, failed=streams, properties=insisting) == ["streams", "alone"]
+
+
+def test_what_the_application_avoids_comes_last_although_all_others_failed_lately() -> None:
+    quiet = ToyStack("quiet", rank=2)
+    loud = ToyStack("loud", rank=1, selection={**STREAMS, "keep_alive": Provision.INTRINSIC})
+    avoiding = TransportProperties().avoid("keep_alive")
+    assert remembering(quiet, loud, failed=quiet, properties=avoiding) == ["quiet", "loud"]
+
+
+def test_what_the_application_said_counts_more_than_all_that_is_preferred_by_default() -> None:
+    loud = ToyStack("loud", rank=1, selection={**STREAMS, "keep_alive": Provision.INTRINSIC})
+    quiet = ToyStack("quiet", rank=2)
+    assert names(quiet, loud) == ["loud", "quiet"]
+    assert names(quiet, loud, properties=TransportProperties().avoid("keep_alive")) == ["quiet", "loud"]
+
+
+def test_among_what_failed_and_what_did_not_the_defaults_and_then_the_rank_decide() -> None:
+    first, second = ToyStack("first", rank=1), ToyStack("second", rank=2)
+    streams = ToyStack("streams", rank=3, selection=STREAMS)
+    assert remembering(second, first, streams) == ["streams", "first", "second"]
+    assert remembering(second, first, streams, failed=first) == ["streams", "second", "first"]
+
+
+def ours(properties: TransportProperties) -> list[str]:
+    """What this library's own stacks come to without security, as far as this host can run them."""
+    ranked, _ = eligible_stacks(properties, PLAIN, INITIATE, False)
+    return [stack.name for stack in ranked]
+
+
+def on_this_host(*names: str) -> list[str]:
+    return [name for name in names if our_stacks()[name].available().available]
+
+
+def test_a_reliable_stream_goes_over_sctp_and_else_over_tcp() -> None:
+    assert ours(TransportProperties()) == on_this_host("sctp", "tcp")
+    assert ours(TransportProperties.reliable_inorder_stream()) == on_this_host("sctp", "tcp")
+
+
+def test_a_reliable_message_goes_over_sctp() -> None:
+    assert ours(TransportProperties.reliable_message()) == on_this_host("sctp")
+
+
+def test_an_unreliable_datagram_goes_over_udp_and_else_over_sctp() -> None:
+    assert ours(TransportProperties.unreliable_datagram()) == on_this_host("udp", "sctp")
+
+
+def test_what_tcp_alone_has_is_preferred_to_the_streams_of_sctp() -> None:
+    assert ours(TransportProperties().prefer("keep_alive")) == on_this_host("tcp", "sctp")
+
+
+def test_who_prohibits_boundaries_gets_a_stream_of_bytes() -> None:
+    assert ours(TransportProperties().prohibit("preserve_msg_boundaries")) == ["tcp"]
 
 
 def test_active_multipath_puts_mptcp_first() -> None:

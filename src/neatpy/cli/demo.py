@@ -81,8 +81,11 @@ _TOURS = (
     ),
     _Tour(
         "A stream without security",
-        "Said aloud: SecurityParameters.disabled(). The server offers streams and datagrams on one port.",
-        TransportProperties.reliable_inorder_stream().set("conn_capacity_profile", "low_latency_interactive"),
+        "Said aloud: SecurityParameters.disabled(). Boundaries are prohibited: of all that the server offers on one "
+        "port, only a byte stream is left.",
+        TransportProperties.reliable_inorder_stream()
+        .prohibit("preserve_msg_boundaries")
+        .set("conn_capacity_profile", "low_latency_interactive"),
         [b"in the clear, ", b"and in order"],
         stream=True,
     ),

@@ -73,11 +73,13 @@ def sole_candidate(gathered: Gathered) -> Candidate | None:
     if gathered.names or request.local_endpoints:
         return None
     stacks, paths, targets = gathered.stacks, gathered.paths, gathered.targets
-    if len(targets) != 1 or len(stacks) != 1 or len(paths) != 1 or paths[0].interface is not None:
+    if len(targets) != 1 or len(paths) != 1 or paths[0].interface is not None:
         return None
     target = targets[0]
     endpoint = target.endpoint
-    if endpoint.protocol or endpoint.interface:
+    if endpoint.protocol:
+        stacks = [ranked for ranked in stacks if ranked.stack.name == endpoint.protocol]
+    if len(stacks) != 1 or endpoint.interface:
         return None
     properties = request.properties
     if properties.use_temporary_local_address is Preference.REQUIRE:

@@ -40,21 +40,25 @@ _PREFERENCES = tuple(
 
 class RankedStack:
     """An eligible stack. ``phase`` 1 is only raced when everything of phase 0 has failed; ``standing`` sorts within
-    the phase by what the properties say, the lowest first, and ``reasons`` explain it."""
+    the phase by what the application said, the lowest first, ``usual`` counts the preferences that hold unless it says
+    otherwise, and ``reasons`` explain it all."""
 
-    __slots__ = ("phase", "reasons", "stack", "standing")
+    __slots__ = ("phase", "reasons", "stack", "standing", "usual")
 
     def __init__(
-        self, stack: Stack, phase: int, standing: tuple[int, int, int], reasons: tuple[str, ...]
+        self, stack: Stack, phase: int, standing: tuple[int, int, int], usual: int, reasons: tuple[str, ...]
     ) -> None:
         self.stack = stack
         self.phase = phase
         self.standing = standing
+        self.usual = usual
         self.reasons = reasons
 
-    def order(self, demoted: bool) -> tuple[int, tuple[int, int, int], bool, int, str]:
-        """The sort key, with what is remembered of the stack."""
-        return (self.phase, self.standing, demoted, self.stack.features.rank, self.stack.name)
+    def order(self, demoted: bool) -> tuple[int, tuple[int, int, int], bool, int, int, str]:
+        """The sort key, with what is remembered of the stack. The defaults of properties come after that: nobody who
+        has said nothing of streams shall wait for a stack that is known not to answer, or have an unreliable one passed
+        over for its sake."""
+        return (self.phase, self.standing, demoted, -self.usual, self.stack.features.rank, self.stack.name)
 
     def __repr__(self) -> str:
         return self.stack.name
@@ -219,14 +223,18 @@ def _shortcomings(stack: Stack, properties: TransportProperties, action: str, ha
 def _ranked(
     stack: Stack, properties: TransportProperties, mode: SecurityMode, has_framer: bool
 ) -> RankedStack:
-    satisfied = violated = 0
+    satisfied = violated = usual = 0
+    said = properties.explicit()
     reasons = []
     for name in _PREFERENCES:
         preference = getattr(properties, name)
         provision = stack.features.provides(name)
         if preference is Preference.PREFER:
             if provision is not Provision.NOT_PROVIDED or _framed(name, has_framer):
-                satisfied += 1
+                if name in said:
+                    satisfied += 1
+                else:
+                    usual += 1
                 reasons.append(f"it has the preferred {name}")
             else:
                 reasons.append(f"it lacks the preferred {name}")
@@ -242,7 +250,7 @@ def _ranked(
     if phase:
         reasons.append("it is not secure, so it waits until every secure stack has failed")
     reasons.append(f"place {stack.features.rank} in the order of stacks")
-    return RankedStack(stack, phase, (-int(multipath), -satisfied, violated), tuple(reasons))
+    return RankedStack(stack, phase, (-int(multipath), -satisfied, violated), usual, tuple(reasons))
 
 
 _UNWANTED = frozenset({Preference.AVOID, Preference.PROHIBIT})

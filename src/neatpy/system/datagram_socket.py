@@ -200,6 +200,12 @@ class DatagramSocket:
         if not self._closed:
             self._attend(self._reading, True)
 
+    def linger(self) -> None:
+        """From now on nobody has to close the socket: a loop that ends forgets it. Idempotent."""
+        if not self._closed and not isinstance(self._sock, _ForgettableSocket):
+            sock = self._sock
+            self._sock = _ForgettableSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+
     def close(self) -> None:
         """Close the socket; what waits here is lost. Idempotent."""
         if self._closed:
@@ -359,6 +365,15 @@ class DatagramSocket:
                 self._segmentation = False  # the device, or the kernel, cannot
             return False  # singly they go, or fail with an error of their own
         return True
+
+
+class _ForgettableSocket(socket.socket):
+    """One that only serves to answer for a while what may still come."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _needs_watch(loop: asyncio.AbstractEventLoop) -> bool:

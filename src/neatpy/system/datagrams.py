@@ -126,9 +126,11 @@ class DatagramPort(DatagramObserver):
         self._holds += 1
 
     def release(self) -> None:
-        """Undo one ``hold``."""
+        """Undo one ``hold``. Without any, the socket serves those who own a four-tuple, and then nobody."""
         self._holds -= 1
         self._close_if_unused()
+        if not self._holds:
+            self._socket.linger()
 
     def register(self, recogniser: Recogniser, rank: int) -> None:
         """Offer datagrams of unknown four-tuples to ``recogniser``, after those of lower rank."""

@@ -1,0 +1,426 @@
+"""The Flow that is one stream of an SCTP association, the same number in both directions.
+
+Messages keep their boundaries whatever their size: what the association does not take at once follows when it takes
+more. Which stream is served next, and what becomes of the association, is for the room of the streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from neatpy.enumerations import Preference
+from neatpy.errors import ConnectionError, Reason, SendError
+from neatpy.message import MessageContext
+from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neatpy.errors import TransportServicesError
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks._sctp.streams import Streams
+    from neatpy.stacks.contract import Stack
+
+LINGER = 10.0
+"""Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
+
+HELD = 256 * 1024
+"""Bytes that a Flow which is not received from keeps before the whole association stops reading: all streams share one
+receive window."""
+
+_UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
+_UNBOUND = FlowObserver()
+
+
+class Rest:
+    """What of one send the association has not taken yet."""
+
+    __slots__ = ("data", "end_of_message", "options", "token")
+
+    def __init__(self, data: Data, end_of_message: bool, options: SendOptions, token: object) -> None:
+        self.data = data
+        self.end_of_message = end_of_message
+        self.options = options
+        self.token = token
+
+
+class SendOptions:
+    """How one Message travels. ``lifetime`` is in milliseconds, ``retransmissions`` how often at most; None: reliably.
+    ``context`` names it in reports of failure, 0 if nobody asks."""
+
+    __slots__ = ("context", "lifetime", "payload_protocol_id", "retransmissions", "unordered")
+
+    def __init__(
+        self,
+        unordered: bool,
+        payload_protocol_id: int,
+        lifetime: int | None,
+        retransmissions: int | None,
+        context: int,
+    ) -> None:
+        self.unordered = unordered
+        self.payload_protocol_id = payload_protocol_id
+        self.lifetime = lifetime
+        self.retransmissions = retransmissions
+        self.context = context
+
+
+class SctpFlow(Flow):
+    """One stream of an association."""
+
+    __slots__ = (
+        "_aside",
+        "_context",
+        "_finishing",
+        "_held",
+        "_held_part",
+        "_held_size",
+        "_last_backlog",
+        "_linger",
+        "_open_unordered",
+        "_paused",
+        "_peer_finished",
+        "_properties",
+        "_rests",
+        "_streams",
+        "_unordered",
+        "_unreliable",
+        "closing",
+        "over",
+        "stream",
+        "writable",
+    )
+
+    preserves_boundaries = True
+
+    closing: bool
+    """``close`` was called: what arrives is discarded."""
+    over: bool
+    """Nothing is to be told any more."""
+
+    def __init__(
+        self, streams: Streams, stream: int, observer: FlowObserver, properties: TransportProperties
+    ) -> None:
+        self._streams = streams
+        self.stream = stream
+        self.observer = observer
+        self.writable = True
+        self.closing = self.over = False
+        self._finishing = self._paused = self._peer_finished = False
+        self._rests: deque[Rest] | None = None
+        self._held_part: Rest | None = None
+        self._context: MessageContext | None = None
+        self._open_unordered: bool | None = None
+        self._aside: list[tuple[bytes, bool, int, bool]] | None = None
+        self._held: deque[tuple[bytes, MessageContext, bool]] | None = None
+        self._held_size = 0
+        self._linger: asyncio.TimerHandle | None = None
+        self._last_backlog = -1
+        self.use(properties)
+
+    def use(self, properties: TransportProperties) -> None:
+        """Defaults of Messages from now on."""
+        self._properties = properties
+        self._unordered = properties.preserve_order in _UNWANTED
+        self._unreliable = properties.reliability in _UNWANTED
+
+    @property
+    def stack(self) -> Stack:
+        return self._streams.stack
+
+    @property
+    def local_address(self) -> Address:
+        return self._streams.carrier.local_address
+
+    @property
+    def remote_address(self) -> Address:
+        return self._streams.carrier.remote_address
+
+    @property
+    def properties(self) -> TransportProperties:
+        """The properties that act on this stream."""
+        return self._properties
+
+    # Sending
+
+    def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
+        held, self._held_part = self._held_part, None
+        if not len(data):
+            return self._send_empty(held, context, end_of_message, token)
+        if held is not None and not self._pass(held):
+            self._wait(held)
+        rest = Rest(data, end_of_message, self._options(context, end_of_message, token), token)
+        if not end_of_message:
+            # The association cannot be told later that this was all, so the last part waits for the next.
+            rest.data = data if type(data) is bytes else bytes(data)
+            rest.token = None
+            self._held_part = rest
+            return self._rests is None
+        if self._rests is None and self._pass(rest):
+            return rest.options.context == 0
+        self._wait(rest)
+        return False
+
+    def _send_empty(
+        self, held: Rest | None, context: MessageContext, end_of_message: bool, token: object
+    ) -> bool:
+        if held is not None:
+            held.end_of_message = end_of_message
+            if not end_of_message:
+                self._held_part = held
+                return True
+            held.token = token
+            if self._rests is None and self._pass(held):
+                return held.options.context == 0
+            self._wait(held)
+            return False
+        if context.final or not end_of_message:
+            return self._rests is None  # nothing on the wire but what ``finish`` says
+        raise SendError(
+            "SCTP has no empty messages (RFC 9260 section 3.3.1)", Reason.PROTOCOL_FAILED, context
+        )
+
+    def _options(self, context: MessageContext, end_of_message: bool, token: object) -> SendOptions:
+        ordered, reliable, lifetime = context.msg_ordered, context.msg_reliable, context.msg_lifetime
+        unordered = self._unordered if ordered is None else not ordered
+        unreliable = self._unreliable if reliable is None else not reliable
+        milliseconds = None if lifetime == math.inf else max(1, math.ceil(lifetime * 1000))
+        name = (
+            self._streams.watch(self, token, lifetime) if milliseconds is not None and end_of_message else 0
+        )
+        return SendOptions(
+            unordered,
+            context.neatpy_payload_protocol_id,
+            milliseconds,
+            0 if unreliable else None,
+            name,
+        )
+
+    def _pass(self, rest: Rest) -> bool:
+        """Hand over as much as the association takes; whether that was all."""
+        size = len(rest.data)
+        taken = self._streams.pass_down(self.stream, rest)
+        if taken >= size:
+            return True
+        if taken > 0:
+            rest.data = memoryview(rest.data)[taken:]
+        return False
+
+    def _wait(self, rest: Rest) -> None:
+        self.writable = False
+        whole = rest.data.obj if isinstance(rest.data, memoryview) else rest.data
+        if type(whole) is not bytes:
+            rest.data = bytes(rest.data)  # what is not ours may change once the call is over
+        if self._rests is None:
+            self._rests = deque()
+        self._rests.append(rest)
+        self._streams.wants_to_write(self)
+
+    def write_on(self) -> bool:
+        """The association takes more; whether nothing of ours waits any longer."""
+        rests = self._rests
+        while rests:
+            rest = rests[0]
+            if not self._pass(rest):
+                return False
+            rests.popleft()
+            if rest.token is not None and rest.options.context == 0:
+                self.observer.sent(rest.token)
+                if self.over:
+                    return True
+        self._rests = None
+        self.writable = not self._finishing
+        if self._finishing and self._held_part is None:
+            self._streams.end_stream(self)
+        elif not self.closing:
+            self.observer.writable()
+        return True
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether part of a Message has left and the rest waits."""
+        rests = self._rests
+        return rests is not None and len(rests) > 0 and isinstance(rests[0].data, memoryview)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait here."""
+        return sum(len(rest.data) for rest in self._rests) if self._rests else 0
+
+    # Receiving
+
+    def take(self, data: bytes, unordered: bool, payload_protocol_id: int, complete: bool) -> None:
+        """Data came on this stream."""
+        if self.closing or self.over:
+            return
+        if self._open_unordered is not None and self._open_unordered is not unordered:
+            # With interleaving, unordered and ordered Messages of one stream may come mixed; one at a time goes up.
+            if self._aside is None:
+                self._aside = []
+            self._aside.append((data, unordered, payload_protocol_id, complete))
+            return
+        context = self._context
+        if context is None:
+            context = MessageContext()
+            if unordered:
+                context.msg_ordered = False
+            if payload_protocol_id:
+                context.neatpy_payload_protocol_id = payload_protocol_id
+        self._context = None if complete else context
+        self._open_unordered = None if complete else unordered
+        if self._paused:
+            self._hold(data, context, complete)
+        else:
+            self.observer.received(data, context, complete)
+        if complete and self._aside:
+            aside, self._aside = self._aside, None
+            for piece in aside:
+                self.take(*piece)
+
+    def _hold(self, data: bytes, context: MessageContext, complete: bool) -> None:
+        if self._held is None:
+            self._held = deque()
+        self._held.append((data, context, complete))
+        before = self._held_size
+        self._held_size += len(data)
+        if before < HELD <= self._held_size:
+            self._streams.stop_reading(self)
+
+    def pause_receiving(self) -> None:
+        self._paused = True
+
+    def resume_receiving(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._held is not None or self._peer_finished:
+                self._streams.loop.call_soon(self._tell_held)
+
+    def _tell_held(self) -> None:
+        held = self._held
+        while held and not self._paused and not self.closing:
+            data, context, complete = held.popleft()
+            self._held_size -= len(data)
+            self.observer.received(data, context, complete)
+        if not held or self.closing:
+            self._held, self._held_size = None, 0
+            if self._peer_finished and not self.closing and not self.over:
+                self.observer.finished()
+        if self._held_size < HELD:
+            self._streams.go_on_reading(self)
+
+    def peer_finished(self) -> None:
+        """The peer has reset its stream, or shuts the association down."""
+        if not self._peer_finished:
+            self._peer_finished = True
+            if self._held is None and not self.closing and not self.over:
+                self.observer.finished()
+
+    # Ending
+
+    def finish(self) -> None:
+        if not self._finishing:
+            self._finishing = True
+            self._flush_held_part()
+            if self._rests is None:
+                self._streams.end_stream(self)
+
+    def close(self) -> None:
+        if self.closing or self.over:
+            return
+        self.closing = True
+        self._flush_held_part()
+        self._held, self._held_size = None, 0
+        self._streams.go_on_reading(self)
+        self._linger = self._streams.loop.call_later(LINGER, self._check_linger)
+        if not self._finishing:
+            self._finishing = True
+            if self._rests is None:
+                self._streams.end_stream(self)
+        self._streams.close_stream(self)
+
+    def _flush_held_part(self) -> None:
+        """No more parts come: what was kept of an unended Message goes as it is."""
+        held, self._held_part = self._held_part, None
+        if held is not None:
+            held.end_of_message = True
+            if self._rests is not None or not self._pass(held):
+                self._wait(held)
+
+    def _check_linger(self) -> None:
+        backlog = self.backlog()
+        if backlog == self._last_backlog:
+            self._streams.abandon(self)
+            self.ended(ConnectionError("not all of what was sent could be delivered in time", Reason.TIMEOUT))
+            return
+        self._last_backlog = backlog
+        self._linger = self._streams.loop.call_later(LINGER, self._check_linger)
+
+    def abort(self) -> None:
+        if not self.over:
+            self.observer = _UNBOUND
+            self._end()
+            self._streams.abandon(self)
+
+    def ended(self, error: TransportServicesError | None) -> None:
+        """Report Closed, or what broke."""
+        if self.over:
+            return
+        observer, self.observer = self.observer, _UNBOUND
+        self._end()
+        observer.closed(error)
+
+    def _end(self) -> None:
+        self.over = True
+        self.writable = False
+        self._rests = self._held = self._held_part = None
+        if self._linger is not None:
+            self._linger.cancel()
+
+    # Streams and properties
+
+    async def open_sibling(self, properties: TransportProperties) -> Flow:
+        return await self._streams.open(properties)
+
+    def apply(self, name: str, value: object) -> None:
+        changed = self._properties.snapshot()
+        changed.set(name, value)
+        self.use(changed)
+        self._streams.apply(self, name, value, changed)
+
+    def read(self, name: str) -> object:
+        if name in ("send_msg_max_len", "recv_msg_max_len"):
+            return sys.maxsize
+        if name == "singular_transmission_msg_max_len":
+            return self._streams.largest_unfragmented()
+        return None
+
+    def statistics(self) -> dict[str, float]:
+        return self._streams.statistics()
+
+    def security(self) -> dict[str, object]:
+        return self._streams.carrier.security()
+
+    def backlog(self) -> int:
+        held = 0 if self._held_part is None else len(self._held_part.data)
+        return self.unsent + held + self._streams.unacknowledged()
+
+    @property
+    def paths(self) -> Sequence[tuple[Address, Address]]:
+        return ((self.local_address, self.remote_address),)
+
+    def __repr__(self) -> str:
+        return f"<SctpFlow stream {self.stream}>"
+
+
+def is_bound(flow: Flow) -> bool:
+    """Whether somebody has put an observer on a Flow that was offered."""
+    return flow.observer is not _UNBOUND
+
+
+def unbound() -> Any:
+    """The observer of a Flow that nobody has taken yet."""
+    return _UNBOUND

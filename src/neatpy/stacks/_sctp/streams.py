@@ -1,0 +1,489 @@
+"""The streams of one association and the Flows on them (RFC 9623 section 10.6).
+
+Stream 0 is the first Connection; who initiated opens even numbers, who accepted odd ones, always the lowest that is
+free. The same number is used in both directions. A stream is reset to end it, and is free again when both directions
+are. All this needs interleaving (RFC 8260): without it one long Message would block every other stream, so that the
+peer's streams are then taken for one, and clones become associations of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from neatpy.enumerations import Scheduler
+from neatpy.errors import CloneError, ConnectionError, Reason
+from neatpy.stacks._sctp import options
+from neatpy.stacks._sctp.flow import Rest, SctpFlow, is_bound, unbound
+from neatpy.stacks._sctp.observer import AssociationObserver
+from neatpy.stacks.contract import Flow, FlowObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks._sctp.association import Association
+    from neatpy.stacks._sctp.carriers import Carrier
+    from neatpy.stacks.contract import Stack
+
+MOST_STREAMS = 4096
+"""Streams that an association has at most in each direction."""
+
+_WATCHED_LONGER = 2.0
+"""Seconds after the end of its lifetime at which a Message counts as sent if nothing was heard of it."""
+
+SCHEDULERS: Mapping[Scheduler, options.Scheduler] = MappingProxyType(
+    {
+        Scheduler.FIRST_COME_FIRST_SERVED: options.Scheduler.FIRST_COME,
+        Scheduler.ROUND_ROBIN: options.Scheduler.ROUND_ROBIN,
+        Scheduler.ROUND_ROBIN_PACKET: options.Scheduler.ROUND_ROBIN_PACKET,
+        Scheduler.PRIORITY: options.Scheduler.PRIORITY,
+        Scheduler.FAIR_CAPACITY: options.Scheduler.FAIR_BANDWIDTH,
+    }
+)
+"""What usrsctp has. It has no weighted fair queueing, for which fair capacity or, with unequal priorities, priority
+stands in."""
+
+
+class Streams(AssociationObserver):
+    """Everything on one association."""
+
+    __slots__ = (
+        "_asked_for_streams",
+        "_dry_asked",
+        "_established",
+        "_flows",
+        "_initiator",
+        "_interleaving",
+        "_opening",
+        "_over",
+        "_reset_under_way",
+        "_resetting",
+        "_scheduler",
+        "_stalled",
+        "_streams_out",
+        "_to_reset",
+        "_watched",
+        "_watched_number",
+        "_writers",
+        "association",
+        "carrier",
+        "loop",
+        "properties",
+        "stack",
+    )
+
+    association: Association
+
+    def __init__(
+        self,
+        stack: Stack,
+        carrier: Carrier,
+        properties: TransportProperties,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        initiator: bool,
+        established: Callable[[OSError | None], None],
+    ) -> None:
+        self.stack = stack
+        self.carrier = carrier
+        self.properties = properties
+        self.loop = loop
+        self._initiator = initiator
+        self._established: Callable[[OSError | None], None] | None = established
+        self._flows: dict[int, SctpFlow] = {}
+        self._resetting: dict[int, SctpFlow | None] = {}
+        """Streams whose end is on its way: until both directions are reset their numbers are not free."""
+        self._writers: dict[SctpFlow, None] = {}
+        self._stalled: set[SctpFlow] = set()
+        self._watched: dict[int, tuple[SctpFlow, object, asyncio.TimerHandle]] = {}
+        self._watched_number = 0
+        self._opening: list[asyncio.Future[None]] = []
+        self._to_reset: list[int] = []
+        self._interleaving = self._over = self._dry_asked = False
+        self._reset_under_way = self._asked_for_streams = False
+        self._streams_out = 0
+        self._scheduler: options.Scheduler | None = None
+
+    def first(self, observer: FlowObserver) -> SctpFlow:
+        """The Flow on stream 0."""
+        flow = SctpFlow(self, 0, observer, self.properties)
+        self._flows[0] = flow
+        self._apply_all(flow)
+        return flow
+
+    # The Flows' side
+
+    def pass_down(self, stream: int, rest: Rest) -> int:
+        """Give the association part of a Message; how many bytes it took."""
+        options = rest.options
+        if self._over:
+            return 0
+        if stream >= self._streams_out:
+            self._ask_for_streams(stream)
+            return 0
+        try:
+            return self.association.send(
+                stream,
+                rest.data,
+                eor=rest.end_of_message,
+                unordered=options.unordered,
+                ppid=options.payload_protocol_id,
+                context=options.context,
+                lifetime_ms=options.lifetime,
+                max_retransmissions=options.retransmissions,
+            )
+        except OSError:
+            return 0  # it is ending, which is told in its turn
+
+    def wants_to_write(self, flow: SctpFlow) -> None:
+        """The association was full for this Flow."""
+        self._writers[flow] = None
+
+    def watch(self, flow: SctpFlow, token: object, lifetime: float) -> int:
+        """A number by which the association tells of a Message that it gives up."""
+        self._watched_number = number = self._watched_number % 0xFFFFFFFF + 1
+        timer = self.loop.call_later(lifetime + _WATCHED_LONGER, self._settle, number)
+        self._watched[number] = (flow, token, timer)
+        if not self._dry_asked:
+            self._dry_asked = True
+            self.loop.call_soon(self._ask_dry)
+        return number
+
+    def _ask_dry(self) -> None:
+        if not self._over:
+            self.association.ask_dry()
+
+    def _settle(self, number: int) -> None:
+        flow, token, timer = self._watched.pop(number)
+        timer.cancel()
+        if not flow.over:
+            flow.observer.sent(token)
+
+    def end_stream(self, flow: SctpFlow) -> None:
+        """Everything of this Flow is with the association: tell the peer that no more comes on its stream."""
+        others = [one for one in self._flows.values() if one is not flow and not one.closing]
+        if flow.closing and not others and not self._resetting:
+            if not any(one.unsent for one in self._flows.values()):
+                self.association.close()
+        elif self._interleaving and flow.stream not in self._resetting:
+            self._resetting[flow.stream] = flow
+            self._reset_later(flow.stream)
+
+    def _reset_later(self, stream: int) -> None:
+        """One reset at a time is allowed, of as many streams as there are by then."""
+        self._to_reset.append(stream)
+        if not self._reset_under_way:
+            self._reset_now()
+
+    def _reset_now(self) -> None:
+        streams, self._to_reset = tuple(self._to_reset), []
+        self._reset_under_way = bool(streams)
+        if not streams or self._over:
+            return
+        try:
+            self.association.reset(streams)
+        except OSError:
+            self.loop.call_soon(self._reset_came_to_nothing, streams)
+
+    def _reset_came_to_nothing(self, streams: tuple[int, ...]) -> None:
+        """The peer cannot: the streams have ended all the same as far as we are concerned."""
+        self.stream_reset((), streams)
+
+    def close_stream(self, flow: SctpFlow) -> None:
+        """This Flow is closing; the last one takes the association along."""
+        if flow.unsent:
+            return
+        live = [one for one in self._flows.values() if not one.closing]
+        if not live:
+            self.association.close()
+        elif flow.stream not in self._resetting:
+            self.end_stream(flow)
+            if flow.stream not in self._resetting:
+                self._forget(flow)
+                self.loop.call_soon(flow.ended, None)
+
+    def abandon(self, flow: SctpFlow) -> None:
+        """This Flow is aborted: the association too if it was the last, else its stream is reset."""
+        self._forget(flow)
+        if self._over:
+            return
+        if not any(not one.over for one in self._flows.values()):
+            self._over = True
+            self.association.abort()
+            self.carrier.close()
+        elif flow.stream not in self._resetting and self._interleaving:
+            self._resetting[flow.stream] = None
+            self._reset_later(flow.stream)
+
+    def stop_reading(self, flow: SctpFlow) -> None:
+        """This Flow holds all it may."""
+        self._stalled.add(flow)
+        self.association.pause()
+
+    def go_on_reading(self, flow: SctpFlow) -> None:
+        """This Flow takes more."""
+        if flow in self._stalled:
+            self._stalled.discard(flow)
+            if not self._stalled and not self._over:
+                self.association.resume()
+
+    async def open(self, properties: TransportProperties) -> Flow:
+        """A new stream. Raises CloneError."""
+        if not self._interleaving:
+            raise CloneError("the peer's SCTP cannot interleave messages", Reason.NOT_CLONEABLE)
+        while True:
+            if self._over:
+                raise CloneError("the association has ended", Reason.CONNECTION_CLOSED)
+            stream = self._free_number()
+            if stream < self._streams_out:
+                break
+            await self._add_streams(stream)
+        flow = SctpFlow(self, stream, unbound(), properties)
+        self._flows[stream] = flow
+        self._apply_all(flow)
+        return flow
+
+    def _free_number(self) -> int:
+        stream = 0 if self._initiator else 1
+        while stream in self._flows or stream in self._resetting:
+            stream += 2
+        return stream
+
+    async def _add_streams(self, stream: int) -> None:
+        if stream >= MOST_STREAMS:
+            raise CloneError(f"an association has at most {MOST_STREAMS} streams", Reason.NOT_CLONEABLE)
+        added: asyncio.Future[None] = self.loop.create_future()
+        self._opening.append(added)
+        self._ask_for_streams(stream)
+        await added
+
+    def _ask_for_streams(self, stream: int) -> None:
+        """Twice as many as there are, or as many as it takes."""
+        if self._asked_for_streams:
+            return
+        wanted = min(max(2 * self._streams_out, stream + 1), MOST_STREAMS)
+        try:
+            self.association.add_streams(wanted - self._streams_out)
+            self._asked_for_streams = True
+        except OSError:
+            self.loop.call_soon(self.streams_denied)
+
+    def apply(self, flow: SctpFlow, name: str, value: Any, properties: TransportProperties) -> None:
+        """Make a Connection Property act."""
+        if name == "conn_priority":
+            self._use_scheduler()
+            self._prioritise(flow)
+        elif name == "conn_scheduler":
+            self.properties = properties
+            self._use_scheduler()
+        elif name == "conn_capacity_profile":
+            self.carrier.set_capacity_profile(value)
+        elif name == "keep_alive_timeout":
+            self.association.set_heartbeat(value)
+
+    def _apply_all(self, flow: SctpFlow) -> None:
+        for name, value in flow.properties.explicit().items():
+            self.apply(flow, name, value, flow.properties)
+
+    def _use_scheduler(self) -> None:
+        """One scheduler serves all streams. WFQ is not there: with unequal priorities the more urgent goes first, and
+        with equal ones all get the same."""
+        if not self._interleaving or self._over:
+            return
+        wanted = self.properties.conn_scheduler
+        if wanted is Scheduler.WEIGHTED_FAIR_QUEUEING:
+            priorities = {flow.properties.conn_priority for flow in self._flows.values()}
+            wanted = Scheduler.PRIORITY if len(priorities) > 1 else Scheduler.FAIR_CAPACITY
+        chosen = SCHEDULERS[wanted]
+        changed, self._scheduler = chosen != self._scheduler, chosen
+        if changed:
+            self.association.set_scheduler(chosen)
+        if changed and chosen is options.Scheduler.PRIORITY:
+            for flow in self._flows.values():
+                self._prioritise(flow)
+
+    def _prioritise(self, flow: SctpFlow) -> None:
+        if self._scheduler is options.Scheduler.PRIORITY and flow.stream < self._streams_out:
+            self.association.set_stream_value(flow.stream, min(int(flow.properties.conn_priority), 0xFFFF))
+
+    def largest_unfragmented(self) -> int:
+        """Bytes of a Message that fit one packet."""
+        status = self.association.status() if not self._over else None
+        return self.carrier.path.mtu if status is None else status.fragmentation_point
+
+    def unacknowledged(self) -> int:
+        """How much is on its way, in packets: any measure of progress will do."""
+        status = None if self._over else self.association.status()
+        return 0 if status is None else status.unacknowledged
+
+    def statistics(self) -> dict[str, float]:
+        """What the association measures."""
+        status = None if self._over else self.association.status()
+        if status is None:
+            return {}
+        return {
+            "rtt": status.rtt,
+            "retransmission_timeout": status.rto,
+            "congestion_window": float(status.congestion_window),
+            "path_mtu": float(status.mtu),
+            "unacknowledged": float(status.unacknowledged),
+            "streams": float(len(self._flows)),
+        }
+
+    # The association's side
+
+    def connected(self, streams_out: int, streams_in: int, interleaving: bool) -> None:
+        self._streams_out = streams_out
+        self._interleaving = interleaving
+        established, self._established = self._established, None
+        if established is not None:
+            established(None)
+            self._use_scheduler()
+
+    def data(self, stream: int, payload: bytes, unordered: bool, ppid: int, complete: bool) -> None:
+        flow = self._flows.get(stream if self._interleaving else 0)
+        if flow is None:
+            if stream in self._resetting:
+                return  # on its way while we ended the stream
+            flow = self._offer(stream)
+            if flow is None:
+                return
+        flow.take(payload, unordered, ppid, complete)
+
+    def _offer(self, stream: int) -> SctpFlow | None:
+        """The peer opened a stream: it is the business of the oldest Flow that is left."""
+        parent = next((flow for flow in self._flows.values() if not flow.over and not flow.closing), None)
+        flow = SctpFlow(self, stream, unbound(), self.properties)
+        self._flows[stream] = flow
+        if parent is not None:
+            parent.observer.sibling(flow)
+        if parent is None or not is_bound(flow):
+            flow.abort()
+            return None
+        return flow
+
+    def send_failed(self, context: int, error: int) -> None:
+        watched = self._watched.pop(context, None)
+        if watched is not None:
+            flow, token, timer = watched
+            timer.cancel()
+            if not flow.over:
+                flow.observer.expired(token)
+
+    def dry(self) -> None:
+        self._dry_asked = False
+        for number in list(self._watched):
+            self._settle(number)
+
+    def stream_reset(self, incoming: tuple[int, ...], outgoing: tuple[int, ...]) -> None:
+        everything = tuple({*self._flows, *self._resetting})
+        for stream in everything if incoming == (-1,) else incoming:
+            flow = self._flows.get(stream)
+            if flow is not None:
+                flow.peer_finished()
+            elif self._resetting.get(stream, False) is None:
+                del self._resetting[stream]  # ended by both
+        for stream in everything if outgoing == (-1,) else outgoing:
+            flow = self._resetting.get(stream)
+            if flow is not None and flow.closing:
+                self._forget(flow)
+                flow.ended(None)
+            if flow is not None and flow._peer_finished:
+                self._resetting.pop(stream, None)
+            elif stream in self._resetting:
+                self._resetting[stream] = None
+        if outgoing:
+            self._reset_now()
+        if not self._flows and not self._over:
+            self.association.close()
+
+    def stream_reset_failed(self, denied: bool) -> None:
+        self.stream_reset((), tuple(stream for stream, flow in self._resetting.items() if flow is not None))
+
+    def streams_added(self, streams_in: int, streams_out: int) -> None:
+        self._asked_for_streams = False
+        self._streams_out = max(self._streams_out, streams_out)
+        if self._writers:
+            self.writable()
+        opening, self._opening = self._opening, []
+        for added in opening:
+            if not added.done():
+                added.set_result(None)
+
+    def streams_denied(self) -> None:
+        self._asked_for_streams = False
+        opening, self._opening = self._opening, []
+        for added in opening:
+            if not added.done():
+                added.set_exception(CloneError("the peer refuses more streams", Reason.NOT_CLONEABLE))
+
+    def writable(self) -> None:
+        # A Message that has been begun goes first among equals: usrsctp is slow with many that are open.
+        for flow in sorted(
+            self._writers, key=lambda flow: (flow.properties.conn_priority, not flow.mid_message)
+        ):
+            del self._writers[flow]
+            if flow.over:
+                continue
+            if not flow.write_on():
+                self._writers[flow] = None
+                return  # full again
+            if flow.closing and not flow.over:
+                self.close_stream(flow)
+
+    def peer_shutdown(self) -> None:
+        for flow in list(self._flows.values()):
+            flow.peer_finished()
+
+    def path_changed(self, reachable: bool) -> None:
+        for flow in list(self._flows.values()):
+            if not flow.over:
+                flow.observer.path_changed()
+
+    def closed(self, error: OSError | None, reason: bytes) -> None:
+        established, self._established = self._established, None
+        self._over = True
+        for _, _, timer in self._watched.values():
+            timer.cancel()
+        self._watched.clear()
+        for added in self._opening:
+            if not added.done():
+                added.set_exception(CloneError("the association has ended", Reason.CONNECTION_CLOSED))
+        self._opening.clear()
+        flows, self._flows = list(self._flows.values()), {}
+        self._resetting.clear()
+        if error is None:
+            self.carrier.linger()  # the peer may have missed the last packet
+        else:
+            self.carrier.close()
+        if established is not None:
+            established(error or ConnectionRefusedError("the peer closed the association"))
+            return
+        broken = None if error is None else _broken(error, reason)
+        for flow in flows:
+            if error is None:
+                flow.peer_finished()
+            flow.ended(broken)
+
+    def _forget(self, flow: SctpFlow) -> None:
+        if self._flows.get(flow.stream) is flow:
+            del self._flows[flow.stream]
+        self._writers.pop(flow, None)
+        self.go_on_reading(flow)
+
+
+def _broken(error: OSError, reason: bytes) -> ConnectionError:
+    if isinstance(error, ConnectionResetError):
+        text, why = "the peer aborted the association", Reason.CONNECTION_ABORTED
+    elif isinstance(error, TimeoutError | ConnectionAbortedError):
+        text, why = "the peer does not answer any more", Reason.TIMEOUT
+    else:
+        text, why = f"the association broke: {error}", Reason.PROTOCOL_FAILED
+    if reason:
+        text = f"{text}: {reason.decode('utf-8', 'replace')}"
+    result = ConnectionError(text, why)
+    result.__cause__ = error
+    return result

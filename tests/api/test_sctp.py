@@ -1,0 +1,315 @@
+"""Connections that are streams of an SCTP association, as an application sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from neatpy import (
+    Connection,
+    ConnectionError,
+    ConnectionState,
+    Expired,
+    Listener,
+    LocalEndpoint,
+    Message,
+    MessageContext,
+    Preconnection,
+    Preference,
+    Reason,
+    ReceiveError,
+    RemoteEndpoint,
+    Scheduler,
+    SendError,
+    TransportProperties,
+)
+from neatpy.stacks._sctp.library import obstacle
+
+from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, until
+
+pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
+
+
+@pytest.fixture(autouse=True)
+async def _everything_is_given_back() -> AsyncIterator[None]:
+    from neatpy.stacks._sctp.engine import ENGINE
+
+    yield
+    await until(lambda: ENGINE.counts() == (0, 0))
+
+
+def messages(**properties: Any) -> TransportProperties:
+    wanted = TransportProperties.reliable_message()
+    for name, value in properties.items():
+        wanted.set(name, value)
+    return wanted
+
+
+@contextlib.asynccontextmanager
+async def listening(**properties: Any) -> AsyncIterator[Listener]:
+    here = LocalEndpoint(0, address=HOST, protocol="sctp")
+    async with Preconnection(
+        local=here, properties=messages(**properties), security=PLAIN
+    ).listen() as listener:
+        yield listener
+
+
+def going_to(listener: Listener, **properties: Any) -> Preconnection:
+    there = RemoteEndpoint(HOST, listener.local_endpoints[0].port, protocol="sctp")
+    return Preconnection(remote=there, properties=messages(**properties), security=PLAIN)
+
+
+@contextlib.asynccontextmanager
+async def pair(**properties: Any) -> AsyncIterator[tuple[Connection, Connection]]:
+    async with listening() as listener:
+        client = await asyncio.wait_for(_ready(going_to(listener, **properties).initiate()), 5)
+        server = await asyncio.wait_for(listener.accept(), 5)
+        try:
+            yield client, server
+        finally:
+            client.abort_group()
+            server.abort_group()
+
+
+async def _ready(connection: Connection) -> Connection:
+    return await connection
+
+
+async def receive(connection: Connection) -> Message:
+    return await asyncio.wait_for(connection.receive(), 10)
+
+
+async def test_messages_of_any_size_keep_their_boundaries() -> None:
+    async with pair() as (client, server):
+        assert client.stack == server.stack == "sctp"
+        for size in (1, 1400, 100_000, 3 * MIB):
+            client.send(bytes([size % 251]) * size)
+        for size in (1, 1400, 100_000, 3 * MIB):
+            message = await receive(server)
+            assert bytes(message) == bytes([size % 251]) * size
+            assert message.end_of_message
+
+
+async def test_many_messages_both_ways_arrive_in_order() -> None:
+    async with pair() as (client, server):
+        for number in range(2000):
+            client.send(b"%d" % number)
+            server.send(b"-%d" % number)
+        for number in range(2000):
+            assert bytes(await receive(server)) == b"%d" % number
+            assert bytes(await receive(client)) == b"-%d" % number
+
+
+async def test_close_delivers_everything_and_both_sides_are_closed() -> None:
+    async with pair() as (client, server):
+        closed: list[Connection] = []
+        server.on_closed = closed.append
+        for _ in range(50):
+            client.send(b"x" * 20_000)
+        await asyncio.wait_for(client.close(), 10)
+        got = [bytes(message) async for message in server]
+        assert got == [b"x" * 20_000] * 50
+        await until(lambda: closed == [server])
+
+
+async def test_an_abort_is_seen_as_an_abort() -> None:
+    async with pair() as (client, server):
+        waiting = server.receive()
+        client.abort()
+        with pytest.raises(ReceiveError) as caught:
+            await asyncio.wait_for(waiting, 5)
+        assert caught.value.reason is Reason.CONNECTION_ABORTED
+
+
+async def test_clones_are_streams_and_their_numbers_are_used_again() -> None:
+    async with pair() as (client, server):
+        opened: list[Connection] = []
+        for _ in range(3):
+            clone = await asyncio.wait_for(_ready(client.clone()), 5)
+            assert clone.local_endpoint == client.local_endpoint
+            await clone.send(b"hello")
+            await until(lambda: len(server.grouped_connections) == 2)
+            peer = next(iter(server.grouped_connections - {server}))
+            opened.append(peer)
+            assert bytes(await receive(peer)) == b"hello"
+            peer.send(b"back")
+            assert bytes(await receive(clone)) == b"back"
+            assert clone._path.flow.stream == 2  # type: ignore[union-attr]
+            await asyncio.wait_for(clone.close(), 5)
+            await asyncio.wait_for(peer.close(), 5)
+            await until(lambda: len(server.grouped_connections) == 1)
+        assert client.state is ConnectionState.ESTABLISHED
+        client.send(b"still here")
+        assert bytes(await receive(server)) == b"still here"
+
+
+async def test_three_hundred_clones_are_all_answered() -> None:
+    async with listening() as listener:
+
+        async def echo(connection: Connection) -> None:
+            async for message in connection:
+                await connection.send(message.data)
+
+        serving = asyncio.ensure_future(listener.serve(echo, grace=0))
+        client = await going_to(listener).initiate()
+        clones = [client.clone() for _ in range(300)]
+        for number, clone in enumerate(clones):
+            clone.send(b"%d" % number)
+        assert [bytes(await receive(clone)) for clone in clones] == [b"%d" % number for number in range(300)]
+        assert len({clone._path.flow.stream for clone in clones}) == 300  # type: ignore[union-attr]
+        await asyncio.wait_for(client.close_group(), 10)
+        listener.stop()
+        await serving
+
+
+async def test_a_stream_that_the_listener_opens_reaches_the_initiator() -> None:
+    async with pair() as (client, server):
+        received: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        client.on_connection_received = lambda _, new: received.set_result(new)
+        clone = await server.clone()
+        clone.send(b"from the server")
+        new = await asyncio.wait_for(received, 5)
+        assert new in client.grouped_connections
+        assert new._path.flow.stream == 1  # type: ignore[union-attr]
+        assert bytes(await receive(new)) == b"from the server"
+
+
+async def test_a_stream_that_nobody_wants_is_refused_and_the_others_live_on() -> None:
+    async with pair() as (client, server):
+        clone = await server.clone()
+        clone.send(b"unwanted")
+        with pytest.raises(ReceiveError):
+            await receive(clone)
+        server.send(b"wanted")
+        assert bytes(await receive(client)) == b"wanted"
+
+
+async def test_unordered_messages_arrive_and_say_so() -> None:
+    async with pair() as (client, server):
+        client.send(b"any order", msg_ordered=False)
+        message = await receive(server)
+        assert message.context.msg_ordered is False
+
+
+async def test_the_payload_protocol_identifier_goes_along() -> None:
+    async with pair() as (client, server):
+        context = MessageContext()
+        context.set("_neatpy.payload_protocol_id", 51)
+        client.send(b"x", context)
+        assert (await receive(server)).context.get("_neatpy.payload_protocol_id") == 51
+
+
+async def test_a_message_with_a_lifetime_is_sent_once_and_told_once() -> None:
+    async with pair() as (client, server):
+        assert (await asyncio.wait_for(client.send(b"quick", msg_lifetime=5), 5)) is not None
+        assert bytes(await receive(server)) == b"quick"
+
+
+async def test_what_waits_beyond_its_lifetime_expires() -> None:
+    async with pair() as (client, server):
+        waiting = [client.send(b"x" * MIB) for _ in range(20)]
+        late = client.send(b"late", msg_lifetime=0.05)
+        with pytest.raises(Expired):
+            await asyncio.wait_for(late, 5)
+        for _ in range(20):
+            assert len(await receive(server)) == MIB
+        await asyncio.gather(*waiting)
+
+
+async def test_a_peer_that_does_not_receive_slows_the_sender_down() -> None:
+    async with pair() as (client, server):
+        sent = [client.send(b"x" * 64 * 1024) for _ in range(1000)]
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(sent[-1]), 0.5)
+        done = sum(future.done() for future in sent)
+        assert done < 200
+        for _ in range(1000):
+            assert len(await receive(server)) == 64 * 1024
+        await asyncio.wait_for(sent[-1], 5)
+
+
+async def test_the_parts_of_a_message_are_one_message() -> None:
+    async with pair() as (client, server):
+        context = MessageContext()
+        for part in (b"one ", b"two ", b"three"):
+            client.send(part, context, end_of_message=False)
+        client.send(b"", context)
+        assert bytes(await receive(server)) == b"one two three"
+
+
+async def test_an_empty_message_is_a_send_error() -> None:
+    async with pair() as (client, _):
+        with pytest.raises(SendError) as caught:
+            await client.send(b"")
+        assert caught.value.reason is Reason.PROTOCOL_FAILED
+
+
+async def test_after_final_the_peer_sees_the_end_and_can_still_send() -> None:
+    async with pair() as (client, server):
+        await client.send(b"last", final=True)
+        assert bytes(await receive(server)) == b"last"
+        with pytest.raises(ReceiveError) as caught:
+            await receive(server)
+        assert caught.value.reason is Reason.CONNECTION_CLOSED
+        server.send(b"answer")
+        assert bytes(await receive(client)) == b"answer"
+
+
+async def test_a_closed_udp_port_leaves_the_race_to_tcp_at_once() -> None:
+    with socket.create_server((HOST, 0)) as tcp_only:
+        there = RemoteEndpoint(HOST, tcp_only.getsockname()[1])
+        connection = Preconnection(
+            remote=there, properties=TransportProperties.reliable_inorder_stream(), security=PLAIN
+        ).initiate(timeout=5)
+        async with connection:
+            assert connection.stack == "tcp"
+
+
+async def test_a_silent_udp_port_leaves_the_race_to_tcp_after_the_stagger() -> None:
+    with socket.create_server((HOST, 0)) as server, socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(server.getsockname())
+        there = RemoteEndpoint(HOST, server.getsockname()[1])
+        connection = Preconnection(
+            remote=there, properties=TransportProperties.reliable_inorder_stream(), security=PLAIN
+        ).initiate(timeout=5)
+        async with connection:
+            assert connection.stack == "tcp"
+
+
+async def test_priorities_and_schedulers_act_on_streams() -> None:
+    async with pair(multistreaming=Preference.REQUIRE) as (client, _):
+        clone = await client.clone(conn_priority=10)
+        for scheduler in Scheduler:
+            client.set_property("conn_scheduler", scheduler)
+        clone.set_property("conn_priority", 1)
+        properties = clone.get_properties()
+        assert properties["conn_priority"] == 1
+        assert not {"conn_priority", "conn_scheduler"} & set(properties["without_effect"])
+
+
+async def test_aborting_the_group_ends_every_stream() -> None:
+    async with pair() as (client, server):
+        clones = [await client.clone() for _ in range(5)]
+        for clone in clones:
+            await clone.send(b"x")
+        await until(lambda: len(server.grouped_connections) == 6)
+        failed: list[ConnectionError] = []
+        for one in server.grouped_connections:
+            one.on_connection_error = lambda _, error: failed.append(error)
+        client.abort_group()
+        await until(lambda: len(failed) == 6)
+        assert {error.reason for error in failed} == {Reason.CONNECTION_ABORTED}
+
+
+async def test_statistics_tell_of_the_association() -> None:
+    async with pair() as (client, server):
+        client.send(b"x")
+        await receive(server)
+        assert client.statistics["streams"] == 1
+        assert client.statistics["path_mtu"] > 1000
