@@ -14,8 +14,8 @@ say until its Flow takes something. A held member is always held until a known t
 
 The data path does not ask it yet, so that properties of priority are still told as without effect on such groups. Where
 it belongs: the group owns it with a timer; ``DataPath._flush`` tells the member's state and lets ``next`` decide who
-hands down a part; ``_transmit`` tells ``sent``, ``_enqueue`` ``queued``, ``_expire`` ``withdrawn``; and while it ``acts``,
-a member's ``_direct`` stays None, which spares every other Connection any cost.
+hands down a part; ``_transmit`` tells ``sent``, ``_enqueue`` ``queued``, ``_expire`` ``withdrawn``; and while it
+``acts``, a member's ``_direct`` stays None, which spares every other Connection any cost.
 """
 
 from __future__ import annotations
