@@ -36,6 +36,7 @@ class Gathered:
             request.action,
             request.has_framers,
             request.stacks if request.stacks is not None else registered_stacks(),
+            _scopes(request.remote_endpoints),
         )
         self.paths, self.ruled_out_paths = paths(
             request.properties, request.local_endpoints, request.remote_endpoints, request.list_interfaces
@@ -261,6 +262,12 @@ _HAS_A_PATH_OF_ITS_OWN = "it is tried on the path of its own interface"
 
 
 _Endpoint = TypeVar("_Endpoint", "LocalEndpoint", "RemoteEndpoint")
+
+
+def _scopes(endpoints: Sequence[RemoteEndpoint]) -> set[str] | None:
+    """The stacks that endpoints are for, if each is for one."""
+    scopes = {endpoint.protocol for endpoint in endpoints if endpoint.protocol}
+    return scopes if len(scopes) and all(endpoint.protocol for endpoint in endpoints) else None
 
 
 def _scoped(endpoints: Sequence[_Endpoint], stack: str) -> Sequence[_Endpoint]:

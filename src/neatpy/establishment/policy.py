@@ -7,7 +7,7 @@ those built on mptcp come first when multipath is active.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neatpy.enumerations import Multipath, Preference, PropertyKind
@@ -84,12 +84,19 @@ class StackPolicy:
         action: str,
         has_framer: bool,
         stacks: Stacks,
+        only: Collection[str] | None = None,
     ) -> tuple[list[RankedStack], list[RuledOut]]:
-        """The eligible stacks, best first, and those ruled out with all their reasons."""
+        """The eligible stacks, best first, and those ruled out with all their reasons. ``only``: every endpoint is for
+        one of these; the others are not even asked whether they could."""
         suitable, ruled_out = self._suitable(properties, security.mode, action, has_framer, stacks)
+        if only is not None and not any(candidate.stack.name in only for candidate in suitable):
+            only = None  # what is said of each endpoint then explains more
         ranked = []
         obstructed: list[RuledOut] = []
         for candidate in suitable:
+            if only is not None and candidate.stack.name not in only:
+                obstructed.append(RuledOut(candidate.stack.name, ("every endpoint is for another stack",)))
+                continue
             obstacle = _obstacle(candidate.stack, security, action)
             if obstacle is None:
                 ranked.append(candidate)

@@ -6,7 +6,6 @@ Declarations follow usrsctp.h of 0.9.5; what an older or newer library lacks is 
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import socket
 import sys
@@ -64,7 +63,7 @@ _FAMILY = "uint8_t sconn_len; uint8_t sconn_family;" if _HAS_LENGTH else "uint16
 _STORAGE = "uint8_t ss_len; uint8_t ss_family;" if _HAS_LENGTH else "uint16_t ss_family;"
 
 # AF_CONN addresses are integers here: they are names of paths, never followed.
-_DECLARATIONS = (
+DECLARATIONS = (
     f"""
     typedef uint32_t socklen_t;
     struct sockaddr_conn {{ {_FAMILY} uint16_t sconn_port; uintptr_t sconn_addr; }};
@@ -192,11 +191,9 @@ def obstacle() -> str | None:
 
 def _find(asked: str) -> Library | str:
     try:
-        import cffi
+        ffi = _declared()
     except ImportError:
         return "SCTP needs the package cffi: pip install 'neatpy[sctp]'"
-    ffi = cffi.FFI()
-    ffi.cdef(_DECLARATIONS)
     for name in (asked,) if asked else _candidates():
         try:
             c = ffi.dlopen(name)
@@ -211,8 +208,23 @@ def _find(asked: str) -> Library | str:
     return "SCTP needs the library usrsctp (Debian: libusrsctp2), or its path in NEATPY_USRSCTP"
 
 
+def _declared() -> Any:
+    """The declarations. Those of systems like Linux are kept ready for use: reading C takes tens of milliseconds."""
+    if not _HAS_LENGTH:
+        from neatpy.stacks._sctp._declarations import ffi
+
+        return ffi
+    import cffi
+
+    described = cffi.FFI()
+    described.cdef(DECLARATIONS)
+    return described
+
+
 def _candidates() -> Iterator[str]:
     yield from ("libusrsctp.so.2", "libusrsctp.so", "libusrsctp.dylib")
+    import ctypes.util
+
     found = ctypes.util.find_library("usrsctp")  # the last, since it starts programs to look
     if found:
         yield found
