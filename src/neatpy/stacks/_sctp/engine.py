@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from neatpy.stacks._sctp import library
+from neatpy.system.turns import Turn, turns
 
 if TYPE_CHECKING:
     from neatpy.stacks._sctp.association import Association
@@ -82,7 +83,8 @@ class Path:
         self.associations: dict[Association, None] = {}
 
     def received(self, packet: bytes) -> None:
-        """Take one packet of the peer, whatever it holds. Observers are told at :meth:`done`, or soon."""
+        """Take one packet of the peer, whatever it holds. Observers are told at :meth:`done`, which is to follow in the
+        same turn."""
         if self.number and len(packet) >= _SMALLEST_PACKET:
             self._engine.input(self.number, packet)
 
@@ -125,9 +127,11 @@ class Engine:
         "_outgoing",
         "_paths",
         "_process",
+        "_put_in",
         "_ready",
         "_soon",
         "_timer",
+        "_turn",
         "_users",
         "buffers",
         "stalling",
@@ -147,6 +151,7 @@ class Engine:
         self._library: library.Library | None = None
         self._process = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = Turn()
         self._users = 0
         self._numbers = 0  # never used twice: a name of what is gone means nothing
         self._paths: dict[int, Path] = {}
@@ -160,6 +165,7 @@ class Engine:
         self._lively = 0
         self._clock = 0
         self._callbacks: tuple[Any, ...] = ()
+        self._put_in: Callable[[int, bytes, int, int], None] = _nowhere
         self.waiting = set()
         self.stalling = set()
 
@@ -180,6 +186,7 @@ class Engine:
                 raise OSError(errno.EBUSY, "SCTP is still in use by an event loop that is closed")
             self._start()
             self._loop = loop
+            self._turn = turns.of(loop)
         self._users += 1
 
     def release(self) -> None:
@@ -274,10 +281,10 @@ class Engine:
 
     def input(self, number: int, packet: bytes) -> None:
         """Give the library a packet of a path."""
-        self.library.c.usrsctp_conninput(number, packet, len(packet), 0)
+        self._put_in(number, packet, len(packet), 0)
         self._lively = _LIVELY_TICKS
-        if not self._draining and self._soon is None:
-            self.later()
+        if not self._fast:
+            self.hasten()
 
     def sent(self, attended: Attended) -> None:
         """Something was handed to the library, whose packets leave at the end of what goes on."""
@@ -295,21 +302,31 @@ class Engine:
             self._soon = loop.call_soon(self._drain_soon)
 
     def drain(self) -> None:
-        """Send what the library has put out, and attend to all that have news. Does nothing inside itself."""
+        """Send what the library has put out, attend to all that have news, and let those who wait for it go on.
+        Called from the loop only; does nothing inside itself."""
         if self._draining:
             return
         self._draining = True
+        turn = self._turn
         try:
-            self._flush()
+            if self._outgoing:
+                self._flush()
             while self._ready:
+                turn.active = True
                 ready, self._ready = self._ready, {}
                 for attended in ready:
                     self._attend(attended)
+                turn.active = False
+                if turn.waking:
+                    turn.end()  # and what they send at once leaves with the acknowledgements of what came
+                if self._outgoing:
+                    self._flush()
+            if self.stalling:
+                for attended in tuple(self.stalling):
+                    attended.revive()
                 self._flush()
-            for attended in tuple(self.stalling):
-                attended.revive()
-            self._flush()
         finally:
+            turn.active = False
             self._draining = False
         if not self._fast and self._lively:
             self.hasten()
@@ -345,6 +362,7 @@ class Engine:
             atexit.register(self.shut_down)
         loaded.c.usrsctp_init_nothreads(0, self._callbacks[0], ffi.NULL)
         self._library = loaded
+        self._put_in = loaded.c.usrsctp_conninput
         self._process = os.getpid()
 
     def _finish(self) -> bool:
@@ -448,6 +466,10 @@ class Buffers:
         self.address_size = new("socklen_t *")
         self.sending = new("struct sctp_sendv_spa *")
         self.status = new("struct sctp_status *")
+
+
+def _nowhere(number: int, packet: bytes, length: int, ecn: int) -> None:
+    """Where packets go before the library is started."""
 
 
 def _milliseconds() -> int:
