@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.harness import Measure, Options, Verdict
 
-NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "startup")
-APIS = ("neatpy", "protocol", "streams")
+NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "sctp", "startup")
+APIS = ("neatpy", "protocol", "streams", "neatpy_sctp", "usrsctp", "aiortc_sctp")
 
 
 def main() -> int:
@@ -61,6 +61,8 @@ def _print(measure: Measure) -> None:
         print(f"  {name:24} {measure.typical(name):12,.1f}   {low:,.1f} to {high:,.1f} in {len(figures)}")
     for name, why in measure.failures.items():
         print(f"  {name:24} could not be measured: {why}")
+    for name, why in measure.left_out.items():
+        print(f"  {name:24} left out: {why}")
     for verdict in measure.verdicts():
         print(f"  {_line(verdict)}")
     print(flush=True)
@@ -87,6 +89,7 @@ def _as_json(measure: Measure) -> dict[str, object]:
         "figures": measure.figures,
         "typical": {name: measure.typical(name) for name in measure.figures},
         "failures": measure.failures,
+        "left_out": measure.left_out,
         "verdicts": [verdict._asdict() for verdict in measure.verdicts()],
     }
 

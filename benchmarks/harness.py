@@ -20,7 +20,7 @@ CLIENT_SECONDS = 120.0
 
 
 class Contender(NamedTuple):
-    """One API on one event loop: ``neatpy``, ``protocol`` or ``streams``, on ``asyncio`` or ``uvloop``."""
+    """One module of ``contenders`` on one event loop, ``asyncio`` or ``uvloop``."""
 
     api: str
     loop: str
@@ -89,6 +89,7 @@ class Measure:
         self.unit = unit
         self.figures: dict[str, list[float]] = {}
         self.failures: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
         self._limits = limits
 
     def add(self, name: str, figure: float) -> None:
@@ -99,6 +100,10 @@ class Measure:
         """This contender could not be measured; its figures are dropped."""
         self.failures[name] = str(error)
         self.figures.pop(name, None)
+
+    def leave_out(self, name: str, why: str) -> None:
+        """This contender is not to be had here, which is no failure."""
+        self.left_out[name] = why
 
     def typical(self, name: str) -> float:
         """The figure that stands for a contender: the median of its rounds."""

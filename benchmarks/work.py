@@ -5,6 +5,7 @@ Framed Messages have a length of four bytes, in network order, before them.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Protocol
 
@@ -14,11 +15,15 @@ END = b"end"
 """A Message of another length than the others: the sink answers it."""
 BATCH = 100
 LENGTH = struct.Struct("!I")
-WORKS = ("echo", "echo-framed", "sink-framed", "bulk", "bulk-framed", "idle")
+PACKET_VARIABLE = "NEATPY_BENCHMARK_SCTP_PACKET"
+PACKET = int(os.environ.get(PACKET_VARIABLE, "9000"))
+"""Bytes of an SCTP packet at most, for all contenders alike."""
+WORKS = ("echo", "echo-framed", "sink-framed", "bulk", "bulk-framed", "idle", "clones")
 
 
 class ContenderModule(Protocol):
-    """What each module in ``contenders`` offers. All calls run on the loop that is measured."""
+    """What each module in ``contenders`` offers; those for SCTP have ``round_trips`` and ``bulk``, which are framed by
+    nature. All calls run on the loop that is measured."""
 
     async def serve(self, work: str) -> tuple[int, object]:
         """Listen on an ephemeral port of 127.0.0.1 for this kind of work and go on in the background.
@@ -42,3 +47,6 @@ class ContenderModule(Protocol):
 
     async def open_idle(self, port: int, count: int) -> list[object]:
         """Open so many connections and keep them; returns what must be held to keep them."""
+
+    async def clones(self, port: int, count: int, server_pid: int) -> dict[str, float]:
+        """What so many clones of one association take and leave behind; only NEATPy's has them."""

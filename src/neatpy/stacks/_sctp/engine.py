@@ -309,21 +309,19 @@ class Engine:
         self._draining = True
         turn = self._turn
         try:
-            if self._outgoing:
-                self._flush()
             while self._ready:
                 turn.active = True
                 ready, self._ready = self._ready, {}
                 for attended in ready:
                     self._attend(attended)
                 turn.active = False
-                if turn.waking:
-                    turn.end()  # and what they send at once leaves with the acknowledgements of what came
                 if self._outgoing:
                     self._flush()
-            if self.stalling:
-                for attended in tuple(self.stalling):
-                    attended.revive()
+                if turn.waking:
+                    turn.end()
+            for attended in tuple(self.stalling) if self.stalling else ():
+                attended.revive()
+            if self._outgoing:
                 self._flush()
         finally:
             turn.active = False
