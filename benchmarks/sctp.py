@@ -3,9 +3,9 @@
 Beside NEATPy's stack ``sctp`` stand the library usrsctp itself, in a loop of the fewest Python lines that do
 (``usrsctp``), SCTP in pure Python (``aiortc_sctp``, if aiortc is installed), and TCP by asyncio's streams, framed where
 Messages are whole. All SCTP contenders have packets of the same size: 9,000 bytes, which NEATPy takes where a path has
-room for them, as loopback has; and, in a measure of its own, 1,472 as on Ethernet. Both sides of usrsctp contenders have
-the same socket options, and hand the kernel several packets at once (UDP_SEGMENT, UDP_GRO). Both processes are pinned
-to one core, but with ``--spread`` for Messages.
+room for them, as loopback has; and, in a measure of its own, 1,472 as on Ethernet. NEATPy and ``usrsctp`` have the same
+socket options, and hand the kernel several packets at once (UDP_SEGMENT, UDP_GRO). Both processes are pinned to one
+core, but with ``--spread`` for Messages.
 
 Of the clones, each sends a Message and has it back while all are open; then all are closed and as many are opened
 again. The figures are bytes of the resident set per clone at each side, and what was not answered or not given

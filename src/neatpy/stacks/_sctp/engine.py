@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 FAST_TICK, SLOW_TICK = 0.010, 0.100
 """Seconds between two looks at the library's timers: while something is under way, and otherwise."""
 
+RECEIVE_SPACE = 1 << 18
+"""Bytes of a message that are taken from the library at once."""
+
 _LIVELY_TICKS = 30  # fast ticks after the last packet: delayed acknowledgements and what they start
 _SMALLEST_PACKET = 16  # common header and one chunk header
-_RECEIVE_SPACE = 1 << 18
 _FINISH_TRIES = 100
 
 
@@ -116,6 +118,7 @@ class Engine:
 
     __slots__ = (
         "_attended",
+        "_buffer",
         "_callbacks",
         "_clock",
         "_draining",
@@ -166,6 +169,7 @@ class Engine:
         self._clock = 0
         self._callbacks: tuple[Any, ...] = ()
         self._put_in: Callable[[int, bytes, int, int], None] = _nowhere
+        self._buffer: Any = None
         self.waiting = set()
         self.stalling = set()
 
@@ -361,6 +365,7 @@ class Engine:
         loaded.c.usrsctp_init_nothreads(0, self._callbacks[0], ffi.NULL)
         self._library = loaded
         self._put_in = loaded.c.usrsctp_conninput
+        self._buffer = ffi.buffer
         self._process = os.getpid()
 
     def _finish(self) -> bool:
@@ -376,7 +381,7 @@ class Engine:
 
     def _put_out(self, number: int, packet: Any, length: int, tos: int, set_df: int) -> int:
         path = self._paths.get(number)
-        if path is not None and path.put(self.library.ffi.buffer(packet, length)[:]):
+        if path is not None and path.put(self._buffer(packet, length)[:]):
             self._outgoing.append(path)
         return 0
 
@@ -437,7 +442,9 @@ class Engine:
 
 
 class Buffers:
-    """Memory that is used in one call into the library at a time."""
+    """Memory that is used in one call into the library at a time, and the calls that are made for each Message.
+
+    ``plain`` says how a whole, ordered, reliable message travels: only its ``plain_info.sid`` is ever changed."""
 
     __slots__ = (
         "address",
@@ -446,15 +453,21 @@ class Buffers:
         "info",
         "info_size",
         "info_type",
+        "null",
+        "plain",
+        "plain_info",
+        "receive",
+        "send",
         "sending",
         "space",
         "status",
+        "tell_events",
         "view",
     )
 
     def __init__(self, loaded: library.Library) -> None:
         new = loaded.ffi.new
-        self.space = new("char[]", _RECEIVE_SPACE)
+        self.space = new("char[]", RECEIVE_SPACE)
         self.view = memoryview(loaded.ffi.buffer(self.space))
         self.info = new("struct sctp_rcvinfo *")
         self.info_size = new("socklen_t *")
@@ -464,6 +477,14 @@ class Buffers:
         self.address_size = new("socklen_t *")
         self.sending = new("struct sctp_sendv_spa *")
         self.status = new("struct sctp_status *")
+        self.plain = new("struct sctp_sendv_spa *")
+        self.plain.flags = library.SNDINFO_VALID
+        self.plain_info = self.plain.sndinfo
+        self.plain_info.flags = library.SEND_EOR
+        self.null = loaded.ffi.NULL
+        self.send = loaded.c.usrsctp_sendv
+        self.receive = loaded.c.usrsctp_recvv
+        self.tell_events = loaded.c.usrsctp_get_events
 
 
 def _nowhere(number: int, packet: bytes, length: int, ecn: int) -> None:

@@ -69,6 +69,9 @@ class SendOptions:
         self.context = context
 
 
+_PLAIN = SendOptions(False, 0, None, None, 0)
+
+
 class SctpFlow(Flow):
     """One stream of an association."""
 
@@ -84,6 +87,7 @@ class SctpFlow(Flow):
         "_open_unordered",
         "_paused",
         "_peer_finished",
+        "_plain",
         "_properties",
         "_rests",
         "_streams",
@@ -127,6 +131,7 @@ class SctpFlow(Flow):
         self._properties = properties
         self._unordered = properties.preserve_order in _UNWANTED
         self._unreliable = properties.reliability in _UNWANTED
+        self._plain = not self._unordered and not self._unreliable
 
     @property
     def stack(self) -> Stack:
@@ -148,6 +153,20 @@ class SctpFlow(Flow):
     # Sending
 
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
+        if (
+            end_of_message
+            and type(data) is bytes
+            and data
+            and self._rests is None
+            and self._held_part is None
+            and self._plain
+            and not context.explicit()
+        ):
+            taken = self._streams.pass_whole(self.stream, data)
+            if taken == len(data):
+                return True
+            self._wait(Rest(memoryview(data)[taken:] if taken else data, True, _PLAIN, token))
+            return False
         held, self._held_part = self._held_part, None
         if not len(data):
             return self._send_empty(held, context, end_of_message, token)
@@ -256,6 +275,15 @@ class SctpFlow(Flow):
     def take(self, data: bytes, unordered: bool, payload_protocol_id: int, complete: bool) -> None:
         """Data came on this stream."""
         if self.closing or self.over:
+            return
+        if (
+            complete
+            and not unordered
+            and not payload_protocol_id
+            and not self._paused
+            and self._context is None
+        ):
+            self.observer.received(data, None, True)
             return
         if self._open_unordered is not None and self._open_unordered is not unordered:
             # With interleaving, unordered and ordered Messages of one stream may come mixed; one at a time goes up.

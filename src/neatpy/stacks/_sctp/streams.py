@@ -138,6 +138,18 @@ class Streams(AssociationObserver):
         except OSError:
             return 0  # it is ending, which is told in its turn
 
+    def pass_whole(self, stream: int, data: bytes) -> int:
+        """Like ``pass_down`` of a whole Message without properties."""
+        if self._over:
+            return 0
+        if stream >= self._streams_out:
+            self._ask_for_streams(stream)
+            return 0
+        try:
+            return self.association.send_whole(stream, data)
+        except OSError:
+            return 0  # it is ending, which is told in its turn
+
     def wants_to_write(self, flow: SctpFlow) -> None:
         """The association was full for this Flow."""
         self._writers[flow] = None
