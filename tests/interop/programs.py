@@ -86,7 +86,7 @@ async def running(*command: str, prefix: Sequence[str] = ()) -> AsyncIterator[Pr
     """Run this program, after a prefix such as ``ip netns exec``, until the end of the block."""
     executable = path_of(command[0])
     assert executable is not None, f"{command[0]} is not installed"
-    descriptor, log = tempfile.mkstemp(prefix=f"{command[0]}-", suffix=".log")
+    descriptor, log = tempfile.mkstemp(prefix=f"{os.path.basename(command[0])}-", suffix=".log")
     process = subprocess.Popen(
         [*prefix, executable, *command[1:]],
         bufsize=0,

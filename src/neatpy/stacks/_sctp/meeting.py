@@ -62,7 +62,13 @@ async def connect(stack: Stack, candidate: Candidate, observer: FlowObserver) ->
     carrier = UdpCarrier(loop, sock, properties, failed)
     streams = Streams(stack, carrier, properties, loop, initiator=True, established=established)
     try:
-        streams.association = Association.connect(carrier.path, candidate.remote.port, streams, Settings())
+        streams.association = Association.connect(
+            carrier.path,
+            candidate.remote.port,
+            streams,
+            Settings(),
+            local_port=0 if candidate.local is None else candidate.local.port,
+        )
         flow = streams.first(observer)
         await done
     except BaseException:
