@@ -18,6 +18,8 @@ wanted() {
     echo "gnutls-bin gnutls-cli"
     echo "iproute2 ip"
     echo "iptables iptables"
+    echo "nodejs node"
+    echo "npm npm"
 }
 
 missing() {
