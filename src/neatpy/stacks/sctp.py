@@ -38,7 +38,7 @@ class SctpStack(Stack):
         effects={
             "conn_priority": "the more urgent streams of the association are served first (RFC 8260)",
             "conn_scheduler": "how the streams share the association; for weighted fair queueing, which usrsctp lacks, "
-            "fair capacity among equal priorities and strict priority among unequal ones",
+            "fair capacity (fragment by fragment) among equal priorities and strict priority among unequal ones",
             "conn_capacity_profile": "DSCP of all packets",
             "msg_lifetime": "a Message still in our queue expires; one that was sent is given up (PR-SCTP)",
             "msg_priority": "order of what waits in our queue",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.stacks._sctp import library as sctp
@@ -26,6 +27,9 @@ LARGEST_REASON = 480
 
 _REVIVALS = 64  # most heartbeats at once
 _NUDGES = 16  # most heartbeats while one chunk, which may be lost, stays in flight
+_MANY_PIECES = 64  # of one message
+_SMALL_PIECE = 16384
+_WAITS = (0.010, 0.040)  # seconds between reads from many pieces, and from twice as many
 _RCVINFO_SIZE = 28
 _SPA_SIZE = 32
 _CONN_SIZE = 16
@@ -45,6 +49,8 @@ class Association(Attended):
         "_open",
         "_over",
         "_paused",
+        "_pieces",
+        "_read_at",
         "_used",
         "observer",
         "path",
@@ -62,6 +68,8 @@ class Association(Attended):
         self._blocked = self._closing = self._established = self._over = self._paused = False
         self._nudges = _NUDGES
         self._open: set[int] = set()  # streams with a message that was begun
+        self._pieces: dict[int, int] = {}  # how many were read of the message that a stream is amid
+        self._read_at = 0.0
         self._used: set[int] = set()  # streams that were sent on while there were any
 
     @classmethod
@@ -323,7 +331,9 @@ class Association(Attended):
         events = self._engine.buffers.tell_events(self.sock)
         # A broken association says so at once: there is no more than one window of data to tell first.
         if events & sctp.EVENT_READ and (not self._paused or self._closing or events & sctp.EVENT_ERROR):
-            self._read(bool(events & sctp.EVENT_ERROR))
+            broken = bool(events & sctp.EVENT_ERROR)
+            if broken or not self._pieces or not self._better_later():
+                self._read(broken)
         if self._blocked and not self._over and not self._closing and events & sctp.EVENT_WRITE:
             self._blocked = False
             self.observer.writable()
@@ -348,15 +358,34 @@ class Association(Attended):
             elif not size:
                 return  # the peer has shut down; what follows is a notification
             elif not self._closing:
+                stream, complete = info.sid, bool(how & sctp.MSG_EOR)
+                if not complete or stream in self._pieces:
+                    self._note_piece(stream, size, complete)
                 self.observer.data(
-                    info.sid,
+                    stream,
                     bytes(view[:size]),
                     bool(info.flags & sctp.SEND_UNORDERED),
                     socket.ntohl(info.ppid),
-                    bool(how & sctp.MSG_EOR),
+                    complete,
                 )
             if self._over or not tell_events(self.sock) & (sctp.EVENT_READ | sctp.EVENT_ERROR):
                 return
+
+    def _note_piece(self, stream: int, size: int, complete: bool) -> None:
+        if complete:
+            del self._pieces[stream]
+            return
+        count = self._pieces[stream] = self._pieces.get(stream, 0) + 1
+        if count >= _MANY_PIECES and size < _SMALL_PIECE:
+            self._read_at = time.monotonic() + (_WAITS[1] if count >= 2 * _MANY_PIECES else _WAITS[0])
+
+    def _better_later(self) -> bool:
+        """The library counts in a byte how often it was read from a message, and leaves one whose count is 0 again for
+        when all others before it have ended: where pieces are small, let some come together first."""
+        if time.monotonic() >= self._read_at:
+            return False
+        self._engine.await_timers(self)
+        return True
 
     def _notified(self, notification: bytes) -> None:
         kind, flags = notifications.kind_of(notification)

@@ -297,6 +297,11 @@ class Engine:
         if not self._draining and self._soon is None:
             self.later()
 
+    def await_timers(self, attended: Attended) -> None:
+        """Look at it again when the timers run next, which they do fast."""
+        self.waiting.add(attended)
+        self.hasten()
+
     def later(self) -> None:
         """Drain soon."""
         if not self._fast:

@@ -95,6 +95,7 @@ class SctpFlow(Flow):
         "_unreliable",
         "closing",
         "over",
+        "priority",
         "stream",
         "writable",
     )
@@ -105,6 +106,8 @@ class SctpFlow(Flow):
     """``close`` was called: what arrives is discarded."""
     over: bool
     """Nothing is to be told any more."""
+    priority: int
+    """``conn_priority``: lower numbers are more urgent."""
 
     def __init__(
         self, streams: Streams, stream: int, observer: FlowObserver, properties: TransportProperties
@@ -129,6 +132,7 @@ class SctpFlow(Flow):
     def use(self, properties: TransportProperties) -> None:
         """Defaults of Messages from now on."""
         self._properties = properties
+        self.priority = int(properties.conn_priority)
         self._unordered = properties.preserve_order in _UNWANTED
         self._unreliable = properties.reliability in _UNWANTED
         self._plain = not self._unordered and not self._unreliable

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST_STREAMS = 4096
 """Streams that an association has at most in each direction."""
 
+MOST_BEGUN = 4
+"""Messages that are under way in parts while others, no more urgent, wait to begin."""
+
 _WATCHED_LONGER = 2.0
 """Seconds after the end of its lifetime at which a Message counts as sent if nothing was heard of it."""
 
@@ -40,11 +43,12 @@ SCHEDULERS: Mapping[Scheduler, options.Scheduler] = MappingProxyType(
         Scheduler.ROUND_ROBIN: options.Scheduler.ROUND_ROBIN,
         Scheduler.ROUND_ROBIN_PACKET: options.Scheduler.ROUND_ROBIN_PACKET,
         Scheduler.PRIORITY: options.Scheduler.PRIORITY,
-        Scheduler.FAIR_CAPACITY: options.Scheduler.FAIR_BANDWIDTH,
+        Scheduler.FAIR_CAPACITY: options.Scheduler.ROUND_ROBIN,
     }
 )
-"""What usrsctp has. It has no weighted fair queueing, for which fair capacity or, with unequal priorities, priority
-stands in."""
+"""What usrsctp has, of which round robin goes by fragments where there is interleaving. Its fair bandwidth charges a
+stream for all that its message still holds with every fragment, and so starves whoever has most to send: round robin is
+fairer. It has no weighted fair queueing, for which fair capacity or, with unequal priorities, priority stands in."""
 
 
 class Streams(AssociationObserver):
@@ -433,10 +437,7 @@ class Streams(AssociationObserver):
                 added.set_exception(CloneError("the peer refuses more streams", Reason.NOT_CLONEABLE))
 
     def writable(self) -> None:
-        # A Message that has been begun goes first among equals: usrsctp is slow with many that are open.
-        for flow in sorted(
-            self._writers, key=lambda flow: (flow.properties.conn_priority, not flow.mid_message)
-        ):
+        for flow in self._in_turn():
             del self._writers[flow]
             if flow.over:
                 continue
@@ -445,6 +446,13 @@ class Streams(AssociationObserver):
                 return  # full again
             if flow.closing and not flow.over:
                 self.close_stream(flow)
+
+    def _in_turn(self) -> list[SctpFlow]:
+        """Who waits to write: the most urgent first, and equals in turn, as whoever was served waits at the end. Yet
+        while many Messages are under way those go on before others begin: usrsctp is slow with many."""
+        writers = self._writers
+        crowded = len(writers) > MOST_BEGUN and sum(flow.mid_message for flow in writers) >= MOST_BEGUN
+        return sorted(writers, key=lambda flow: (flow.priority, crowded and not flow.mid_message))
 
     def peer_shutdown(self) -> None:
         for flow in list(self._flows.values()):
