@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Measure, Options, Verdict
 
-NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "sctp", "startup")
+NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "sctp", "head_of_line", "startup")
 APIS = ("neatpy", "protocol", "streams", "neatpy_sctp", "usrsctp", "aiortc_sctp")
 
 
@@ -58,7 +58,9 @@ def _print(measure: Measure) -> None:
     print(f"{measure.title} ({measure.unit})")
     for name, figures in sorted(measure.figures.items(), key=lambda item: measure.typical(item[0])):
         low, high = min(figures), max(figures)
-        print(f"  {name:24} {measure.typical(name):12,.1f}   {low:,.1f} to {high:,.1f} in {len(figures)}")
+        digits = 2 if measure.unit == "s" else 1
+        spread = f"{low:,.{digits}f} to {high:,.{digits}f} in {len(figures)}"
+        print(f"  {name:24} {measure.typical(name):12,.{digits}f}   {spread}")
     for name, why in measure.failures.items():
         print(f"  {name:24} could not be measured: {why}")
     for name, why in measure.left_out.items():
