@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,12 @@ LARGEST_PACKET = 9000
 """Bytes of an SCTP packet at most, wherever the path takes more (loopback does): a few of them fill socket buffers."""
 
 _BUFFER = 4 << 20
+
+TAGGED = 8
+"""Bytes of a packet's header that tell an association and its peer: both ports, and the verification tag."""
+
+_SILENCE = 0.25
+"""Seconds without a packet after which a peer may have moved: a packet that is replayed moves no live one."""
 
 _ANSWERING = 1.0
 """Seconds for which the carrier of an association that was shut down still answers."""
@@ -144,9 +151,22 @@ class UdpCarrier(Carrier, DatagramObserver):
 
 
 class SharedCarrier(Carrier, DatagramObserver):
-    """One four-tuple of a Listener's socket."""
+    """One four-tuple of a Listener's socket. ``header`` is the part of the latest packet's header that tells the
+    association and that none but the peer knows: its ports and the tag that it was given; ``established_header`` is
+    that of the packet that established it."""
 
-    __slots__ = ("_closed", "_control", "_destination", "_local", "_on_close", "_port", "_source")
+    __slots__ = (
+        "_closed",
+        "_control",
+        "_destination",
+        "_heard",
+        "_local",
+        "_on_close",
+        "_port",
+        "_source",
+        "established_header",
+        "header",
+    )
 
     batches = True
 
@@ -164,6 +184,8 @@ class SharedCarrier(Carrier, DatagramObserver):
         self._control: Control = (source_control(destination),) if destination else ()
         self._on_close = on_close
         self._closed = False
+        self._heard = 0.0
+        self.header = self.established_header = b""
         family = port.socket.family
         local = port.local_address
         if destination:
@@ -203,10 +225,22 @@ class SharedCarrier(Carrier, DatagramObserver):
         except OSError:
             pass  # lost, as in any router: it is sent again
 
+    def follow(self, source: SocketAddress) -> bool:
+        """The peer's packets come from there now, as when a NAT has forgotten it; whether that is to be believed: not
+        of another address (RFC 6951 section 5.4), nor while packets still come from the old port."""
+        if self._closed or source[0] != self._source[0] or time.monotonic() - self._heard < _SILENCE:
+            return False
+        self._port.disown(self._source, self._destination)
+        self._source = source
+        return True
+
     def datagram_received(self, data: bytes, source: SocketAddress, ecn: int, destination: bytes) -> None:
+        if not self.established_header:
+            self.header = data[:TAGGED]
         self.path.received(data)
 
     def datagrams_done(self) -> None:
+        self._heard = time.monotonic()
         self.path.done()
 
 

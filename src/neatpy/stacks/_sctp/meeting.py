@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from neatpy.errors import ConnectionError, Reason, TransportServicesError
 from neatpy.stacks._sctp.association import Association
-from neatpy.stacks._sctp.carriers import SharedCarrier, UdpCarrier, prepare_shared, wants_soft_errors
+from neatpy.stacks._sctp.carriers import TAGGED, SharedCarrier, UdpCarrier, prepare_shared, wants_soft_errors
 from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.flow import unbound
 from neatpy.stacks._sctp.listener import Listener as Port
 from neatpy.stacks._sctp.options import Settings
-from neatpy.stacks._sctp.packets import is_init
+from neatpy.stacks._sctp.packets import checksum_is_right, is_init
 from neatpy.stacks._sctp.streams import Streams
 from neatpy.stacks.contract import Accepted, Address, Candidate, FlowObserver, ListenRequest, StackListener
 from neatpy.system import options
@@ -105,6 +105,7 @@ class SctpListener(StackListener):
     __slots__ = (
         "_accepted",
         "_address",
+        "_established",
         "_half_open",
         "_loop",
         "_open",
@@ -120,6 +121,7 @@ class SctpListener(StackListener):
         self._accepted = accepted
         self._loop = asyncio.get_running_loop()
         self._half_open: OrderedDict[SharedCarrier, None] = OrderedDict()
+        self._established: dict[bytes, tuple[SharedCarrier, Streams]] = {}
         udp_port = request.properties.neatpy_encapsulation_port or request.local.port
         ENGINE.acquire(self._loop)
         try:
@@ -158,7 +160,7 @@ class SctpListener(StackListener):
 
     def _recognise(self, data: bytes, source: SocketAddress, destination: bytes) -> SharedCarrier | None:
         if not is_init(data):
-            return None
+            return self._moved(data, source)
         request = self._request
         if request.admits is not None and not request.admits(source[0]):
             return None
@@ -173,14 +175,26 @@ class SctpListener(StackListener):
         self._half_open[carrier] = None
         return carrier
 
+    def _moved(self, data: bytes, source: SocketAddress) -> SharedCarrier | None:
+        """An association's packet from a port where it has not been: a NAT may have forgotten the peer."""
+        known = self._established.get(data[:TAGGED])
+        if known is None or not checksum_is_right(data) or not known[0].follow(source):
+            return None
+        carrier, streams = known
+        self._loop.call_soon(streams.path_changed, True)
+        return carrier
+
     def _forget(self, carrier: SharedCarrier) -> None:
         self._half_open.pop(carrier, None)
+        self._established.pop(carrier.established_header, None)
 
     def _accept(self, carrier: SharedCarrier, association: Association) -> None:
         def established(error: OSError | None) -> None:
             if error is None:
                 flow = streams.first(unbound())
-                self._forget(carrier)
+                self._half_open.pop(carrier, None)
+                carrier.established_header = carrier.header
+                self._established[carrier.header] = (carrier, streams)
                 self._accepted(flow)
                 if not self._open and flow.observer is unbound():
                     flow.abort()
