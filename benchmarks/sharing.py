@@ -49,10 +49,19 @@ async def _answer(connection: Connection) -> None:
 
 
 async def measure(
-    protocol: str, host: str, port: int, *, much: int, later: float, less: int, priority: int
+    protocol: str,
+    host: str,
+    port: int,
+    *,
+    much: int,
+    later: float,
+    less: int,
+    priority: int,
+    whole: bool = False,
 ) -> float:
     """Send ``much`` bytes (0: none) and, ``later`` seconds after, ``less`` on a clone of this priority (lower numbers
-    are more urgent, all else has 100); gives the seconds until the server has the latter."""
+    are more urgent, all else has 100), in pieces or each as one Message; gives the seconds until the server has the
+    latter."""
     connection = await Preconnection(
         remote=RemoteEndpoint(host, port, protocol=protocol),
         properties=_properties(protocol),
@@ -60,11 +69,11 @@ async def measure(
         framers=_framers(protocol),
     ).initiate()
     clone = await connection.clone(conn_priority=priority)
-    sending = asyncio.create_task(_send(connection, much))
+    sending = asyncio.create_task(_send(connection, much, whole))
     await asyncio.sleep(later if much else 0)
     start = perf_counter()
     answer = asyncio.create_task(_receive(clone))
-    await _send(clone, less)
+    await _send(clone, less, whole)
     clone.send(b"end")
     await answer
     seconds = perf_counter() - start
@@ -78,9 +87,10 @@ async def measure(
     return seconds
 
 
-async def _send(connection: Connection, size: int) -> None:
-    for _ in range(size // PIECE):
-        await connection.send(bytes(PIECE))
+async def _send(connection: Connection, size: int, whole: bool) -> None:
+    piece = size if whole else PIECE
+    for _ in range(size // piece if piece else 0):
+        await connection.send(bytes(piece))
 
 
 async def _receive(connection: Connection) -> None:
