@@ -85,9 +85,13 @@ class DtlsStack(Stack):
         return plan.dtls_obstacle(security, listening)
 
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        from neatpy.system.datagram_options import wants_errors
+
+        return await self._connect(candidate, observer, soft_errors=wants_errors(candidate.properties))
+
+    async def _connect(self, candidate: Candidate, observer: FlowObserver, *, soft_errors: bool) -> DtlsFlow:
         from neatpy.enumerations import Preference
         from neatpy.stacks._dtls.flow import Below, DtlsFlow
-        from neatpy.system.datagram_options import wants_errors
 
         settings = self._settings_for(candidate.security, listening=False)
         engine = settings.client(candidate.server_name or candidate.remote.ip, None)
@@ -113,8 +117,7 @@ class DtlsStack(Stack):
             hop_limit=candidate.hop_limit,
             label=candidate.label,
         )
-        wanted = wants_errors(candidate.properties)
-        flow = DtlsFlow(self, candidate.security, engine, observer, outcome, wanted)
+        flow = DtlsFlow(self, candidate.security, engine, observer, outcome, soft_errors)
         try:
             flow.start(await self._lower().connect(below, Below(flow)))
             await shaken
@@ -135,12 +138,24 @@ class DtlsStack(Stack):
                 raise
         return listener
 
+    async def connect_above(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        """Connect for a stack above this one, whose packets are all to be sent: one that has become larger than the
+        path's MTU goes in fragments (RFC 8261 section 5), and all soft errors are told."""
+        flow = await self._connect(candidate, observer, soft_errors=True)
+        flow.fragments = True
+        return flow
+
     async def listen_above(
         self, request: ListenRequest, accepted: Accepted, recognises: Callable[[bytes], bool]
     ) -> StackListener:
         """Listen for a stack above this one, on a port that it may share with this one and with others: it gets the
-        Flows whose first record ``recognises``."""
-        return self._listen(request, accepted, recognises)
+        Flows whose first record ``recognises``, which are as those of ``connect_above``."""
+
+        def take(flow: Flow) -> None:
+            cast("DtlsFlow", flow).fragments = True
+            accepted(flow)
+
+        return self._listen(request, take, recognises)
 
     def _listen(
         self, request: ListenRequest, accepted: Accepted, recognises: Callable[[bytes], bool] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neatpy.stacks._sctp.rows import EFFECTS, SELECTION
 from neatpy.stacks.contract import (
     AVAILABLE,
     Accepted,
@@ -13,9 +14,7 @@ from neatpy.stacks.contract import (
     Stack,
     StackListener,
 )
-from neatpy.stacks.features import Features, Provision
-
-_INTRINSIC, _OPTIONAL = Provision.INTRINSIC, Provision.OPTIONAL
+from neatpy.stacks.features import Features
 
 
 class SctpStack(Stack):
@@ -24,30 +23,8 @@ class SctpStack(Stack):
     name = "sctp"
     features = Features(
         rank=40,
-        selection={
-            "reliability": _INTRINSIC,
-            "preserve_msg_boundaries": _INTRINSIC,
-            "per_msg_reliability": _OPTIONAL,
-            "preserve_order": _INTRINSIC,
-            "multistreaming": _INTRINSIC,
-            "congestion_control": _INTRINSIC,
-            "full_checksum_send": _INTRINSIC,
-            "full_checksum_recv": _INTRINSIC,
-            "soft_error_notify": _OPTIONAL,
-        },
-        effects={
-            "conn_priority": "the more urgent streams of the association are served first (RFC 8260)",
-            "conn_scheduler": "how the streams share the association; for weighted fair queueing, which usrsctp lacks, "
-            "fair capacity (fragment by fragment) among equal priorities and strict priority among unequal ones",
-            "conn_capacity_profile": "DSCP of all packets",
-            "msg_lifetime": "a Message still in our queue expires; one that was sent is given up (PR-SCTP)",
-            "msg_priority": "order of what waits in our queue",
-            "msg_ordered": "unordered Messages are delivered as they come",
-            "msg_reliable": "an unreliable Message is sent once (PR-SCTP)",
-            "final": "the stream is reset after the Message",
-            "_neatpy.encapsulation_port": "the UDP port of the peer, or of the Listener, if not the SCTP port's number",
-            "_neatpy.payload_protocol_id": "the payload protocol identifier of the Message",
-        },
+        selection=SELECTION,
+        effects=EFFECTS,
         preserves_boundaries=True,
         namespace="sctp",
     )

@@ -38,7 +38,8 @@ _OURS = object()
 
 
 class DtlsFlow(SecureFlow):
-    """One DTLS association. ``soft_errors`` says whether the observer wants to hear of them.
+    """One DTLS association. ``soft_errors`` says whether the observer wants to hear of them, ``fragments`` whether a
+    Message that does not fit one datagram of the path is sent all the same, and not refused.
 
     ``begins_anew`` is called when the peer says hello once more; while a ``successor`` shakes hands it hears what this
     one hears, since only their keys can tell whose a datagram is."""
@@ -60,6 +61,7 @@ class DtlsFlow(SecureFlow):
         "_timer",
         "_unsent",
         "begins_anew",
+        "fragments",
         "successor",
         "writable",
     )
@@ -78,6 +80,7 @@ class DtlsFlow(SecureFlow):
     ) -> None:
         super().__init__(stack, security, engine, observer, outcome)
         self.writable = True
+        self.fragments = False
         self.begins_anew: Callable[[DtlsFlow, bytes], None] | None = None
         self.successor: DtlsFlow | None = None
         self._soft_errors = soft_errors
@@ -124,7 +127,7 @@ class DtlsFlow(SecureFlow):
         size = len(data)
         if size > self._largest:
             self._measure()
-            if size > self._largest:
+            if size > (LARGEST if self.fragments else self._largest):
                 raise self._too_large(size, context)
         if not size:
             if context.final:
