@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from api.loopback import HOST, datagrams, port_of, turns
+from api import loopback
+from api.loopback import HOST, port_of, turns
 from neatpy import (
     Connection,
     EstablishmentError,
     Listener,
     LocalEndpoint,
     Preconnection,
+    Preference,
     RemoteEndpoint,
     SecurityParameters,
     TransportProperties,
@@ -26,6 +28,11 @@ AUTHORITY = Authority()
 IDENTITY = AUTHORITY.issue("localhost", HOST)
 CLIENT = AUTHORITY.issue("client.example", common_name="the client")
 TIME = 10.0
+
+
+def datagrams(**properties: Any) -> TransportProperties:
+    """Unreliable datagrams without streams beside them: dtls/udp, or udp without security."""
+    return loopback.datagrams(multistreaming=Preference.PROHIBIT, **properties)
 
 
 def trusting(**parameters: Any) -> SecurityParameters:

@@ -9,9 +9,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from dtls_tools import CLIENT, Relay, connected, dtls_of, going_to, listening, offering, refusal, trusting
+from dtls_tools import (
+    CLIENT,
+    Relay,
+    connected,
+    datagrams,
+    dtls_of,
+    going_to,
+    listening,
+    offering,
+    refusal,
+    trusting,
+)
 
-from api.loopback import HOST, datagrams, port_of, turns, until
+from api.loopback import HOST, port_of, turns, until
 from neatpy import (
     Connection,
     ConnectionState,

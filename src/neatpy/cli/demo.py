@@ -64,16 +64,17 @@ class _Tour:
 _TOURS = (
     _Tour(
         "A secure stream",
-        "Nothing is said about security, so there must be some. The stream is one Message; its end is told to the\n"
-        "server, which answers then.",
-        TransportProperties.reliable_inorder_stream(),
+        "Nothing is said about security, so there must be some. Boundaries are prohibited, which leaves a stream of\n"
+        "bytes. It is one Message; its end is told to the server, which answers then.",
+        TransportProperties.reliable_inorder_stream().prohibit("preserve_msg_boundaries"),
         [b"Say what your traffic needs,\n", b"not which protocol it takes.\n"],
         secure=True,
         stream=True,
     ),
     _Tour(
         "Secure Messages",
-        "Boundaries are required. A byte stream has none, but with a length framer on top it will do.",
+        "Boundaries are required. SCTP has them. A byte stream has none, but with a length framer on top it will do "
+        "where there\nis no SCTP.",
         TransportProperties.reliable_message(),
         [b"each Message", b"arrives as it was sent", b"whole, and in order"],
         secure=True,
@@ -81,8 +82,8 @@ _TOURS = (
     ),
     _Tour(
         "A stream without security",
-        "Said aloud: SecurityParameters.disabled(). Boundaries are prohibited: of all that the server offers on one "
-        "port, only a byte stream is left.",
+        "Said aloud: SecurityParameters.disabled(). Again only a byte stream is left, of all that the server offers on "
+        "one port.",
         TransportProperties.reliable_inorder_stream()
         .prohibit("preserve_msg_boundaries")
         .set("conn_capacity_profile", "low_latency_interactive"),

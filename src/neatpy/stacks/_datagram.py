@@ -331,6 +331,10 @@ class UdpFlow(Flow, DatagramObserver):
         self.observer = _UNBOUND
         self._release()
 
+    def linger(self) -> None:
+        if self._socket is not None:
+            self._socket.linger()
+
     def _give_up(self) -> None:
         self._end(ConnectionError("the kernel did not take what was sent in time", Reason.TIMEOUT))
 

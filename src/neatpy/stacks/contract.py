@@ -264,6 +264,10 @@ class Flow(ABC):
     def abort(self) -> None:
         """End at once, discarding what was not sent; the peer sees an abort. ``closed`` is not called. Idempotent."""
 
+    def linger(self) -> None:
+        """All was said, and only what the peer has missed is still answered: from now on nobody has to end the Flow,
+        and a loop that ends forgets it. Idempotent."""
+
     async def open_sibling(self, properties: TransportProperties) -> Flow:
         """Open another stream to the same peer beside this one; its observer must be set before returning to the
         loop. Raises CloneError(NOT_CLONEABLE) where the stack has no streams: then the group connects anew."""

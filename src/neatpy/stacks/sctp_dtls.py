@@ -6,6 +6,9 @@ first used.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
+import sys
 from typing import TYPE_CHECKING, cast
 
 from neatpy.errors import EstablishmentError, Reason
@@ -26,6 +29,9 @@ from neatpy.stacks.features import Features, Provision
 if TYPE_CHECKING:
     from neatpy.security import SecurityParameters
     from neatpy.stacks._sctp.secure_meeting import SecureDatagrams
+
+_WORK = ("neatpy.stacks._dtls.engine", "neatpy.stacks._dtls.flow", "neatpy.stacks._sctp.secure_meeting")
+"""Where the work is done."""
 
 _ISOLATION = "always so: no session is resumed, and none is kept for resumption"
 
@@ -56,6 +62,10 @@ class SctpDtlsStack(Stack):
         return self._lower().security_obstacle(security, listening=listening)
 
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        for work in _WORK:
+            if work not in sys.modules:
+                # Other candidates go on meanwhile: it takes longer than a handshake.
+                await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, work)
         from neatpy.stacks._sctp.secure_meeting import connect
 
         return await connect(self, self._secure_datagrams(), candidate, observer)

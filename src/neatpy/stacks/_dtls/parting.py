@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from neatpy.message import MessageContext
     from neatpy.stacks._dtls.accepting import DtlsPort
 
-SILENCE = 3.0
-"""Seconds after which a silent client is taken for one of DTLS alone, which waits for us to speak first."""
+SILENCE = 1.5
+"""Seconds after which a silent client is taken for one of DTLS alone, which waits for us to speak first. A client of
+SCTP whose first packet was lost repeats it after one (RFC 9260 section 16)."""
 
 UNDECIDED = 1024
 """How many silent clients are kept at once; one more, and the one that has been silent longest is given up."""

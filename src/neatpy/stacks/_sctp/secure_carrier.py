@@ -5,6 +5,7 @@ A carrier knows the contract of stacks and hands packets over; it knows neither 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 from collections import deque
@@ -35,7 +36,17 @@ class SecureCarrier(Carrier, FlowObserver):
 
     Releases the engine when it closes, which whoever makes it has acquired."""
 
-    __slots__ = ("_below", "_broken", "_closed", "_context", "_lingering", "_queue", "_soft")
+    __slots__ = (
+        "_below",
+        "_broken",
+        "_closed",
+        "_context",
+        "_done_soon",
+        "_lingering",
+        "_loop",
+        "_queue",
+        "_soft",
+    )
 
     def __init__(self, broken: Broken, soft: Callable[[TransportServicesError], None]) -> None:
         self._broken = broken
@@ -44,6 +55,8 @@ class SecureCarrier(Carrier, FlowObserver):
         self._closed = self._lingering = False
         self._context = MessageContext()
         self._queue: deque[bytes] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._done_soon = False
 
     def start(self, below: Flow, accept: Callable[[Association], None] | None = None) -> None:
         """Carry packets by this Flow from now on; ``accept`` is that of :class:`Path`."""
@@ -69,6 +82,7 @@ class SecureCarrier(Carrier, FlowObserver):
 
     def linger(self) -> None:
         self._lingering = True
+        self._flow.linger()
         super().linger()
 
     def close(self) -> None:
@@ -118,8 +132,18 @@ class SecureCarrier(Carrier, FlowObserver):
     def received(
         self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
     ) -> None:
-        if not self._closed:
+        if (
+            self._below is not None and not self._closed
+        ):  # what comes before the association has begun is sent again
             self.path.received(data)  # answered in one go when everything that has come was read
+            if not self._done_soon:
+                self._done_soon = True
+                self._loop.call_soon(self._done)
+
+    def _done(self) -> None:
+        self._done_soon = False
+        if not self._closed:
+            self.path.done()
 
     def writable(self) -> None:
         below, queue = self._flow, self._queue
@@ -130,7 +154,7 @@ class SecureCarrier(Carrier, FlowObserver):
         self._soft(error)
 
     def finished(self) -> None:
-        if not self._closed:
+        if self._below is not None and not self._closed:
             self.path.done()  # the association's own end may have come just before
         self._end(ConnectionResetError(errno.ECONNRESET, "the peer has ended DTLS"), b"it has ended DTLS")
 

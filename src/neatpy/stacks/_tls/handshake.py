@@ -88,6 +88,9 @@ class SecureFlow(Flow):
     def security(self) -> dict[str, object]:
         return self._engine.facts()
 
+    def linger(self) -> None:
+        self.lower.linger()
+
     # What the protocol does
 
     @abstractmethod
