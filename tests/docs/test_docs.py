@@ -45,7 +45,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 needs_sctp = pytest.mark.skipif(
-    not available("sctp"), reason="needs sctp: the pages show what a host prints that has it"
+    not available("sctp/dtls/udp"), reason="needs sctp and DTLS: the pages show what a host prints that has it"
 )
 
 
@@ -157,7 +157,8 @@ async def test_the_first_snippet_speaks_to_a_server_that_stands_in_for_example_c
         await connection.send(b"HTTP/1.0 200 OK\r\n\r\n")
 
     server = Preconnection(
-        LocalEndpoint(0, address="127.0.0.1"), security=SecurityParameters(server_certificate=certificate)
+        LocalEndpoint(0, address="127.0.0.1", protocol="tls/tcp"),
+        security=SecurityParameters(server_certificate=certificate),
     )
     async with server.listen() as listener:
         serving = asyncio.create_task(listener.serve(answer))
