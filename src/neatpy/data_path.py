@@ -86,8 +86,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         "_expiry",
         "_final_accepted",
         "_final_sent",
-        "_immediate",
         "_in_flight",
+        "_loops_after",
         "_over",
         "_owner",
         "_properties",
@@ -112,7 +112,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._batches = 0
         self._expiry: asyncio.TimerHandle | None = None
         self._expires_at = math.inf
-        self._immediate = 0
+        self._loops_after = _IMMEDIATE_LIMIT
         self._completed_later: list[SendFuture] | None = None
         self._together: list[tuple[bytes, SendFuture]] | None = None
         self._in_flight: dict[SendFuture | tuple[SendFuture, ...], None] | None = None
@@ -194,8 +194,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._take_token(context, data)
             self.failed(token, error)
             return token
-        if taken and self._immediate < _IMMEDIATE_LIMIT and self._completed_later is None:
-            self._immediate += 1
+        if taken and self.messages_sent < self._loops_after:
             self.messages_sent += 1
             self.bytes_sent += len(data)
             if hook.active:
@@ -507,14 +506,17 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def _complete(self, token: SendFuture) -> None:
         """Report Sent, now or, after many in one go, by way of the loop; always in order."""
-        self.messages_sent += token.end_of_message
+        at_once = self.messages_sent < self._loops_after
+        if token.end_of_message:
+            self.messages_sent += 1
+        else:
+            self._loops_after -= 1
         self.bytes_sent += token.size
         if hook.active:
             hook.emit(hook.events.MessageSent(self._owner, size=token.size))
         if self._completed_later is not None:
             self._completed_later.append(token)
-        elif self._immediate < _IMMEDIATE_LIMIT:
-            self._immediate += 1
+        elif at_once:
             if not token.done():
                 token.set_result(token.context)
         else:
@@ -523,7 +525,7 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def _report_completed(self) -> None:
         completed, self._completed_later = self._completed_later, None
-        self._immediate = 0
+        self._loops_after = self.messages_sent + _IMMEDIATE_LIMIT
         for token in completed or ():
             if not token.done():
                 token.set_result(token.context)

@@ -22,7 +22,7 @@ class Message:
     ``bytes(message)`` and ``len(message)`` are those of ``data``. A Message is true, even an empty one.
     """
 
-    __slots__ = ("_context", "_origin", "data", "end_of_message")
+    __slots__ = ("_context", "data", "end_of_message")
 
     data: bytes
     end_of_message: bool
@@ -30,16 +30,16 @@ class Message:
     def __init__(self, data: bytes, context: MessageContext, end_of_message: bool) -> None:
         self.data = data
         self.end_of_message = end_of_message
-        self._context: MessageContext | None = context
-        self._origin: object = None
+        self._context: object = context  # or, until it is asked for, the Connection that is its origin
 
     @property
     def context(self) -> MessageContext:
         """The Message's properties and metadata, and where it came from; made when it is first asked for."""
         context = self._context
-        if context is None:
+        if not isinstance(context, MessageContext):
+            origin = context
             context = self._context = MessageContext()
-            context.origin = self._origin
+            context.origin = origin
         return context
 
     def __bytes__(self) -> bytes:

@@ -175,8 +175,7 @@ class ReceiveQueue:
             return
         waiters = self._waiters
         if waiters and not self._arrived:
-            waiter = waiters[0]
-            future, minimum, maximum = waiter
+            future, minimum, maximum = waiter = waiters[0]
             inbound = self._open
             if (
                 size <= maximum
@@ -204,8 +203,7 @@ class ReceiveQueue:
                 message = _new_message(Message)
                 message.data = data
                 message.end_of_message = end_of_message
-                message._context = context
-                message._origin = self._origin
+                message._context = self._origin if context is None else context
                 if self._paused:
                     self._perhaps_resume()
                 if last and not self._answered:
@@ -218,8 +216,7 @@ class ReceiveQueue:
             message = _new_message(Message)
             message.data = data
             message.end_of_message = True
-            message._context = None
-            message._origin = self._origin
+            message._context = self._origin
             self._arrived.append(message)
             self.held += size + _OVERHEAD
         else:

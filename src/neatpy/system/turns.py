@@ -67,9 +67,9 @@ def complete(future: asyncio.Future[_T], result: _T) -> None:
     """Give a future its result and, if a task awaits it, resume that task now, as the loop would a turn later. For the
     end of a turn only: the task runs in here."""
     callbacks: list[tuple[Any, Any]] | None = future._callbacks
-    if callbacks is not None and len(callbacks) == 1:
+    if callbacks:
         callback, context = callbacks[0]
-        if type(callback) in _METHODS and isinstance(callback.__self__, _Task):
+        if type(callback) in _METHODS and isinstance(callback.__self__, _Task) and len(callbacks) == 1:
             future.remove_done_callback(callback)
             future.set_result(result)
             context.run(callback, future)
