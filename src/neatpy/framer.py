@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason
 from neatpy.receive_buffer import Buffer
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     Frame = tuple[int, int, int, dict[str, object] | None]
     """Where a frame lies in a buffer: start and end of the payload, start of the next frame, and the metadata that the
     framer puts on the Message's context, or None."""
+
+_SHORTENED = {
+    "next_frame": ("handle_received_data",),
+    "whole_payload": (),
+    "whole_frame": ("new_sent_message",),
+}
+"""The shortcuts of a framer, and the methods that it defines beside them at the latest."""
+
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 _FRUITLESS_CALLS = 1000
 """Calls of ``handle_received_data`` that may deliver without advancing before the framer is taken to be stuck."""
@@ -84,6 +93,17 @@ class Framer(ABC):
 
         Only asked if no more derived class defines ``new_sent_message``."""
         return None
+
+    def whole_payload(self, data: bytes) -> bytes | None:
+        """The reverse of ``whole_frame``, for requests and responses, which come one by one: the payload if ``data``
+        are just one frame, without metadata, else None, upon which the others are asked as ever. So they are after an
+        exception, which is theirs to raise again.
+
+        Only asked where ``next_frame`` is. By default it asks ``next_frame`` itself."""
+        frame = self.next_frame(data, 0)
+        if frame is None or frame[2] != len(data) or frame[3] is not None:
+            return None
+        return data[frame[0] : frame[1]]
 
     def message_limit(self, below: int) -> int:
         """The largest Message (bytes) that can be framed where at most ``below`` bytes fit into one Message of the
@@ -145,6 +165,9 @@ class Chain(Protocol):
     def handle_closed(self) -> None:
         """A framer has made the Connection closed."""
 
+    def handle_passthrough(self) -> None:
+        """A framer lets data pass from now on."""
+
     def fail(self, error: Exception) -> None:
         """The Connection fails."""
 
@@ -183,6 +206,7 @@ class MessageFramer:
         "_ended",
         "_framer",
         "_fruitless",
+        "_idle",
         "_next_frame",
         "_no_more",
         "_open",
@@ -192,6 +216,7 @@ class MessageFramer:
         "_started",
         "_stopped",
         "_wanted",
+        "_whole_payload",
         "state",
     )
 
@@ -204,7 +229,9 @@ class MessageFramer:
         self._above: MessageFramer | None = None
         self._below: MessageFramer | None = None
         self._started = self._ready = self._stopped = self._closed = self._passthrough = False
-        self._next_frame = shortcut_of(framer, "next_frame", "handle_received_data")
+        self._next_frame = shortcut_of(framer, "next_frame")
+        self._whole_payload = None if self._next_frame is None else shortcut_of(framer, "whole_payload")
+        self._idle = False  # what comes next begins a frame, which may go straight up
         # What arrived from below.
         self._buffer = Buffer()
         self._context: MessageContext | None = None
@@ -328,7 +355,9 @@ class MessageFramer:
     def start_passthrough(self) -> None:
         """From now on, data pass this framer by unchanged in both directions; what is buffered goes up."""
         self._passthrough = True
+        self._idle = False
         self._progress += 1
+        self._chain.handle_passthrough()
         if self._buffer.size:
             self._chain.run_soon()
 
@@ -345,21 +374,36 @@ class MessageFramer:
         self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
     ) -> None:
         """Data come from below; what cannot be dealt with now waits."""
-        if self._chain.blocked or self._backlog or not self._started:
+        chain = self._chain
+        if self._idle and not chain.blocked and context is None:
+            try:
+                payload = self._whole_payload(data)  # type: ignore[misc]  # there is one if this is idle
+            except Exception:
+                payload = None  # the framer meets the same error again, and is heard
+            if payload is not None:
+                above = self._above
+                if above is None:
+                    chain.observer.received(payload, None, True, last)
+                else:
+                    above.receive(payload, None, True, last)
+                return
+        self._idle = False
+        if chain.blocked or self._backlog or not self._started:
             if self._backlog is None:
                 self._backlog = deque()
             self._backlog.append((data, context, end_of_message))
-        elif not (
-            context is None
-            and self._next_frame is not None
-            and not end_of_message
-            and self._open is None
-            and not self._buffer.size
-            and not self._earmarked
-            and not self._passthrough
-            and self._take_single(data, self._next_frame, last)
-        ):
-            self._take_in(data, context, end_of_message)
+            return
+        self._take_in(data, context, end_of_message)
+        if self._whole_payload is not None:
+            self._idle = (
+                not self._buffer.size
+                and self._open is None
+                and not self._earmarked
+                and not self._wanted
+                and not self._backlog
+                and not self._passthrough
+                and not chain.holds_back
+            )
 
     def end_of_data(self) -> None:
         """Nothing more will come from below."""
@@ -394,24 +438,6 @@ class MessageFramer:
         self._ended = end_of_message
         self._buffer.append(data)
         self._run()
-
-    def _take_single(self, data: bytes, next_frame: Callable[[bytes, int], Frame | None], last: bool) -> bool:
-        """A segment that is just one frame, as in request and response, needs no buffer."""
-        try:
-            frame = next_frame(data, 0)
-        except Exception:
-            return False  # the loop meets the same error, and reports it
-        if frame is None or frame[2] != len(data) or frame[3] is not None:
-            return False
-        self._wanted = 0
-        payload = data[frame[0] : frame[1]]
-        if self._above is not None:
-            self._above.receive(payload, None, True, last)
-        elif self._chain.holds_back:
-            self._chain.deliver(payload, None, True)
-        else:
-            self._chain.observer.received(payload, None, True, last)
-        return True
 
     def _run(self) -> None:
         """Have the framer parse what is there, until it wants more or the chain is blocked."""
@@ -553,15 +579,34 @@ class MessageFramer:
         return type(self._framer).__name__
 
 
-def shortcut_of(framer: Framer, shortcut: str, method: str) -> Callable[..., Any] | None:
-    """A shortcut of this framer, unless it has none or a more derived class defines the method that it shortens."""
-    for kind in type(framer).__mro__:
-        if shortcut in vars(kind):
-            found: Callable[..., Any] | None = None if kind is Framer else getattr(framer, shortcut)
-            return found
-        if method in vars(kind):
-            return None
-    return None
+def shortens(*methods: str) -> Callable[[_Function], _Function]:
+    """Decorates a shortcut that does not call these methods, so that a more derived class which defines one of them
+    does without the shortcut. Without this it is the method that the shortcut is declared for in :class:`Framer`."""
+
+    def mark(shortcut: _Function) -> _Function:
+        shortcut.shortened = methods  # type: ignore[attr-defined]
+        return shortcut
+
+    return mark
+
+
+def shortcut_of(framer: Framer, name: str) -> Callable[..., Any] | None:
+    """A shortcut of this framer, unless it has none or a more derived class defines a method that it shortens."""
+    return getattr(framer, name) if _has_shortcut(type(framer), name) else None
+
+
+@lru_cache(maxsize=256)
+def _has_shortcut(kind: type[Framer], name: str) -> bool:
+    derived: list[type] = []
+    for base in kind.__mro__:
+        if name not in vars(base):
+            derived.append(base)
+        elif base is Framer and name != "whole_payload":
+            return False
+        else:
+            methods = getattr(vars(base)[name], "shortened", _SHORTENED[name])
+            return not any(method in vars(one) for one in derived for method in methods)
+    return False
 
 
 def _checked(length: int) -> int:

@@ -113,7 +113,8 @@ class FramedFlow(LayeredFlow):
             self._top = MessageFramer(self, framer)
             handle._above, self._top._below = self._top, handle
             handle = self._top
-        self._whole_frame = shortcut_of(framers[0], "whole_frame", "new_sent_message")
+        # Where one framer is all there is, and while it frames: what a whole Message becomes in one step.
+        self._whole_frame = shortcut_of(framers[0], "whole_frame") if len(framers) == 1 else None
         self.blocked = self.over = self.holds_back = False
         self._started = self._starting = False
         self._when_started: Callable[[EstablishmentError | None], None] | None = None
@@ -213,23 +214,21 @@ class FramedFlow(LayeredFlow):
         return self._outbox is None and self._lower.writable
 
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
-        if self.over:
-            raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
         whole_frame = self._whole_frame
         if whole_frame is not None and end_of_message and type(data) is bytes:
-            top = self._top
-            if top is self._bottom and not top._passthrough:
-                try:
-                    framed = whole_frame(top, data, context)
-                except SendError:
-                    raise
-                except Exception as error:
-                    raise _failed(error, context) from error
-                if framed is not None:
-                    if self._lower.send(framed, context, True, token):
-                        return True
-                    self._submitted += 1
-                    return False
+            try:
+                framed = whole_frame(self._top, data, context)
+            except SendError:
+                raise
+            except Exception as error:
+                raise _failed(error, context) from error
+            if framed is not None:
+                if self._lower.send(framed, context, True, token):
+                    return True
+                self._submitted += 1
+                return False
+        if self.over:
+            raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
         pieces: list[Piece] = []
         self._pieces = pieces
         try:
@@ -250,11 +249,6 @@ class FramedFlow(LayeredFlow):
         return self._send_several(coalesced(pieces, self._lower.preserves_boundaries), context, token)
 
     @property
-    def _is_plain(self) -> bool:
-        """Whether there is but one framer, and it frames."""
-        return self._top is self._bottom and not self._top._passthrough
-
-    @property
     def coalesces(self) -> bool:
         return self._lower.coalesces
 
@@ -264,7 +258,7 @@ class FramedFlow(LayeredFlow):
         pieces: list[Piece] = []
         self._pieces = pieces
         push = self._top.push
-        whole_frame = self._whole_frame if self._is_plain else None
+        whole_frame = self._whole_frame
         try:
             for data in messages:
                 framed = None if whole_frame is None else whole_frame(self._top, data, context)
@@ -441,6 +435,7 @@ class FramedFlow(LayeredFlow):
         if self._closing or self.over:
             return
         self._closing = self.holds_back = True
+        self._top._idle = False
         self._stop_next()
         if self._linger is not None:  # a closing handshake, which needs what the peer says
             if self.blocked:
@@ -492,6 +487,7 @@ class FramedFlow(LayeredFlow):
     def _end(self) -> None:
         """Nothing is sent or delivered from now on; framers that were started may clean up."""
         self.over = self.blocked = True
+        self._whole_frame = None
         self._outbox = None
         for timer in (self._linger, self._pump):
             if timer is not None:
@@ -557,8 +553,13 @@ class FramedFlow(LayeredFlow):
         if self._closing and not self.over:
             self._stop_next()
 
+    def handle_passthrough(self) -> None:
+        """A framer lets data pass from now on."""
+        self._whole_frame = None
+
     def insert_above(self, handle: MessageFramer, framer: Framer) -> None:
         """Put a framer into the chain; it starts when ``handle`` is ready."""
+        self._whole_frame = None
         new = MessageFramer(self, framer)
         new._below, new._above = handle, handle._above
         if handle._above is None:

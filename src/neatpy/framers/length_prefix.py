@@ -5,6 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
+from neatpy.framer import shortens
 from neatpy.framers.header import HOLD_LIMIT, JOIN_LIMIT, HeaderFramer
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class LengthPrefixFramer(HeaderFramer):
     def make_header(self, length: int, context: MessageContext) -> bytes:
         return self._pack(length)
 
+    @shortens("new_sent_message", "make_header")
     def whole_frame(self, handle: MessageFramer, data: bytes, context: MessageContext) -> bytes | None:
         # As in the base class, with a call spared: this runs once for every small Message.
         length = len(data)
@@ -60,6 +62,13 @@ class LengthPrefixFramer(HeaderFramer):
         length: int = self._unpack(data, offset)[0]
         return length
 
+    @shortens("handle_received_data", "payload_length", "metadata")
+    def whole_payload(self, data: bytes) -> bytes | None:
+        size = self.header_size
+        length = len(data) - size
+        return data[size:] if length >= 0 and self._unpack(data)[0] == length <= self.max_length else None
+
+    @shortens("handle_received_data", "payload_length", "metadata")
     def next_frame(self, data: bytes, offset: int) -> Frame | None:
         # As in the base class, with the calls spared: this runs once for every small Message.
         start = offset + self.header_size
