@@ -31,6 +31,8 @@ _Waiter = tuple["asyncio.Future[Message]", int, int]
 """The future of a receive, the number of bytes from which part of a Message will do (0: only whole ones), and how many
 it takes at most."""
 
+_NOBODY: tuple[()] = ()
+
 ITERATING = -1
 """Asked for as the number of bytes: only whole Messages, and the end is the end of an iteration."""
 
@@ -88,6 +90,7 @@ class ReceiveQueue:
     """
 
     __slots__ = (
+        "_alone",
         "_answered",
         "_arrived",
         "_deaf",
@@ -117,6 +120,9 @@ class ReceiveQueue:
         self._limit = limit
         self._arrived: deque[Message | _Inbound] | None = None  # an empty deque costs 600 bytes
         self._open: _Inbound | None = None
+        # Who waits as the only one while nothing else is going on: nothing waits or is begun, nobody is slowed down,
+        # nothing has ended. Nobody, if nobody waits; None, if there is more to it, and ``_waiters`` has those who wait.
+        self._alone: _Waiter | tuple[()] | None = _NOBODY
         self._waiters: list[_Waiter] | None = None
         self._answered: list[tuple[_Waiter, Message]] | None = None
         self._ended: Callable[[], BaseException] | None = None
@@ -171,46 +177,28 @@ class ReceiveQueue:
             self.messages_received += 1
         if hook.active:
             self._trace_arrival(size, end_of_message)
-        if self._deaf:
-            return
-        waiters = self._waiters
-        if waiters and not self._arrived:
-            future, minimum, maximum = waiter = waiters[0]
-            inbound = self._open
-            if (
-                size <= maximum
-                and (end_of_message or 0 < minimum <= size)
-                and (inbound is None or not inbound.size)
-                and not future.done()
-            ):
-                # The common case: somebody waits for just this.
-                if inbound is not None:
-                    context = inbound.context
-                    if end_of_message:
-                        self._open = None
-                        self.held -= _OVERHEAD
-                else:
-                    if context is not None:
-                        if context.origin is None:
-                            context.origin = self._origin
-                    elif not end_of_message:
-                        context = self._make_context()
-                    if not end_of_message:
-                        assert context is not None
-                        self._open = _Inbound(context)
-                        self.held += _OVERHEAD
-                del waiters[0]
+        alone = self._alone
+        if alone:
+            future, minimum, maximum = alone
+            if size <= maximum and (end_of_message or 0 < minimum <= size) and not future.done():
                 message = _new_message(Message)
                 message.data = data
                 message.end_of_message = end_of_message
-                message._context = self._origin if context is None else context
-                if self._paused:
-                    self._perhaps_resume()
-                if last and not self._answered:
+                if end_of_message and context is None and self._open is None:
+                    message._context = self._origin
+                else:
+                    message._context = self._context_of_part(context, end_of_message)
+                if last:
+                    self._alone = _NOBODY
                     complete(future, message)
                 else:
-                    self._hand_out_later(waiter, message)
+                    self._alone = None
+                    self._hand_out_later(alone, message)
                 return
+        if self._deaf:
+            return
+        if alone is not None:
+            self._leave_alone()
         if end_of_message and context is None and self._arrived and self._open is None:
             # Many small ones in a row, and nobody waits, or somebody for something else.
             message = _new_message(Message)
@@ -227,6 +215,29 @@ class ReceiveQueue:
                 self._pause()
         elif self._paused:
             self._perhaps_resume()
+
+    def _leave_alone(self) -> None:
+        """There is more to it from now on."""
+        alone, self._alone = self._alone, None
+        if alone:
+            self._waiters = [alone]
+
+    def _context_of_part(self, context: MessageContext | None, end_of_message: bool) -> MessageContext:
+        """The context of what goes straight up: a Message, or a part of one of which nothing is kept here."""
+        inbound = self._open
+        if inbound is not None:
+            if end_of_message:
+                self._open = None
+                self.held -= _OVERHEAD
+            return inbound.context
+        if context is None:
+            context = self._make_context()
+        elif context.origin is None:
+            context.origin = self._origin
+        if not end_of_message:
+            self._open = _Inbound(context)
+            self.held += _OVERHEAD
+        return context
 
     def _keep(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
         arrived = self._arrived
@@ -258,6 +269,7 @@ class ReceiveQueue:
 
     def finish_receiving(self, *, as_end_of_message: bool) -> None:
         """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
+        self._leave_alone()
         if self._ended is None:
             self._ended = _peer_has_finished
         if as_end_of_message and self._open is not None:
@@ -270,6 +282,7 @@ class ReceiveQueue:
 
     def end_receiving(self, error: Callable[[], BaseException]) -> None:
         """Receives that nothing is left for fail with what ``error`` makes; the first end given stays."""
+        self._leave_alone()
         if self._ended is None:
             self._ended = error
         if self._waiters:
@@ -290,6 +303,10 @@ class ReceiveQueue:
         limit = self._limit
         if maximum is None or maximum > limit:
             maximum = limit
+        if self._alone is _NOBODY:
+            self._alone = (future, minimum, maximum)
+            return future
+        self._leave_alone()
         if (self._arrived or self._ended is not None) and not self._waiters and not self._answered:
             message = self._extract(minimum, maximum) if self._arrived else None
             if message is not None:
@@ -300,10 +317,20 @@ class ReceiveQueue:
             if self._ended is not None:
                 self._fail(future, minimum, self._ended())
                 return future
-        if self._waiters is None:
-            self._waiters = [(future, minimum, maximum)]
+        waiter = future, minimum, maximum
+        if self._waiters:
+            self._waiters.append(waiter)
+        elif not (
+            self._arrived
+            or self._answered
+            or self._paused
+            or self._ended is not None
+            or (self._open is not None and self._open.size)
+        ):
+            self._alone = waiter
+            return future
         else:
-            self._waiters.append((future, minimum, maximum))
+            self._waiters = [waiter]
         if self._paused:
             self._perhaps_resume()
         return future
