@@ -307,6 +307,9 @@ class ReceiveQueue:
             self._alone = (future, minimum, maximum)
             return future
         self._leave_alone()
+        if self._waiters and self._arrived:
+            # What is there may do for this one, if those before it that it would not do for were withdrawn.
+            self._waiters = [waiter for waiter in self._waiters if not waiter[0].done()]
         if (self._arrived or self._ended is not None) and not self._waiters and not self._answered:
             message = self._extract(minimum, maximum) if self._arrived else None
             if message is not None:

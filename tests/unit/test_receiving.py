@@ -170,6 +170,13 @@ async def test_a_task_that_waits_is_resumed_in_the_turn_in_which_its_message_com
     assert got == [b"hello", b"later"]
 
 
+async def test_a_withdrawn_receive_does_not_keep_another_from_what_is_there(receives: Receives) -> None:
+    for_the_whole = receives.ask()
+    receives.come(b"part", False)
+    for_the_whole.cancel()
+    assert bytes(receives.now(1)) == b"part"
+
+
 async def test_cancelling_between_the_arrival_and_the_end_of_the_turn_loses_nothing(
     receives: Receives,
 ) -> None:
