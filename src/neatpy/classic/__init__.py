@@ -1,0 +1,65 @@
+"""The callback API of NEATPy 1.0 (2020), as a thin layer over the public API of :mod:`neatpy`.
+
+Programs written for it run after ``from neatpy.classic import *``. The layer has no protocol logic: it translates
+names, keeps what is called before ``start()`` until an event loop runs, and calls handlers. See "Coming from NEATPy
+1.0" in the documentation.
+"""
+
+from __future__ import annotations
+
+from neatpy.classic.connection import Connection
+from neatpy.classic.connection_properties import ConnectionProperties, TCPUserTimeout
+from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
+from neatpy.classic.enumerations import (
+    AddressPreference,
+    CapacityProfiles,
+    CommunicationDirections,
+    ConnectionState,
+    ListenErrorReasons,
+    PreferenceLevel,
+    SendErrorReason,
+    ServiceLevel,
+    SupportedProtocolStacks,
+    TransportPropertyProfiles,
+)
+from neatpy.classic.framer import ExampleFramer, Framer, MessageFramer
+from neatpy.classic.listener import Listener
+from neatpy.classic.message_context import MessageContext
+from neatpy.classic.message_data import MessageDataObject
+from neatpy.classic.message_properties import MessageProperties
+from neatpy.classic.preconnection import Preconnection
+from neatpy.classic.security_parameters import Certificate, SecurityParameters
+from neatpy.classic.selection_properties import SelectionProperties
+from neatpy.classic.transport_properties import TransportProperties
+from neatpy.classic.utils import shim_print
+
+__all__ = [
+    "AddressPreference",
+    "CapacityProfiles",
+    "Certificate",
+    "CommunicationDirections",
+    "Connection",
+    "ConnectionProperties",
+    "ConnectionState",
+    "ExampleFramer",
+    "Framer",
+    "ListenErrorReasons",
+    "Listener",
+    "LocalEndpoint",
+    "MessageContext",
+    "MessageDataObject",
+    "MessageFramer",
+    "MessageProperties",
+    "Preconnection",
+    "PreferenceLevel",
+    "RemoteEndpoint",
+    "SecurityParameters",
+    "SelectionProperties",
+    "SendErrorReason",
+    "ServiceLevel",
+    "SupportedProtocolStacks",
+    "TCPUserTimeout",
+    "TransportProperties",
+    "TransportPropertyProfiles",
+    "shim_print",
+]

@@ -1,0 +1,111 @@
+"""The enumerations of NEATPy 1.0, with its values. Plain data, which knows nothing of the system below."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = [
+    "AddressPreference",
+    "CapacityProfiles",
+    "CommunicationDirections",
+    "ConnectionState",
+    "ListenErrorReasons",
+    "PreferenceLevel",
+    "SendErrorReason",
+    "ServiceLevel",
+    "SupportedProtocolStacks",
+    "TransportPropertyProfiles",
+]
+
+
+class PreferenceLevel(Enum):
+    """How much a Selection Property matters; today's :class:`neatpy.Preference`."""
+
+    REQUIRE = 2
+    PREFER = 1
+    IGNORE = 0
+    AVOID = -1
+    PROHIBIT = -2
+
+
+class ServiceLevel(Enum):
+    """How a protocol stack provides a feature."""
+
+    INTRINSIC_SERVICE = 2
+    OPTIONAL = 0
+    NOT_PROVIDED = -2
+
+
+class SupportedProtocolStacks(Enum):
+    """The transport protocols that 1.0 knew; a Connection's is ``connection.transport_stack``."""
+
+    UDP = 1
+    UDPLITE = 2
+    TCP = 3
+    MPTCP = 4
+    SCTP = 5
+
+
+class ConnectionState(Enum):
+    """Where a Connection is in its life."""
+
+    ESTABLISHING = 1
+    ESTABLISHED = 2
+    CLOSING = 3
+    CLOSED = 4
+
+
+class TransportPropertyProfiles(Enum):
+    """Sets of Selection Properties that go together."""
+
+    RELIABLE_INORDER_STREAM = 1
+    """A reliable, ordered stream of bytes without boundaries, such as TCP."""
+    RELIABLE_MESSAGE = 2
+    """Reliable, ordered Messages, such as SCTP."""
+    UNRELIABLE_DATAGRAM = 3
+    """Messages that may be lost, reordered or doubled, such as UDP."""
+
+
+class CommunicationDirections(Enum):
+    """Values of ``SelectionProperties.DIRECTION``."""
+
+    BIDIRECTIONAL = 1
+    UNIDIRECTIONAL_SEND = 2
+    UNIDIRECTIONAL_RECEIVE = 3
+
+
+class AddressPreference(Enum):
+    """Values of ``SelectionProperties.LOCAL_ADDRESS_PREFERENCE``."""
+
+    STABLE = 1
+    TEMPORARY = 2
+
+
+class CapacityProfiles(Enum):
+    """What traffic wants of the network; the values are DSCPs."""
+
+    DEFAULT = 0
+    SCAVENGER = 1
+    LOW_LATENCY_INTERACTIVE = 36
+    LOW_LATENCY_NON_INTERACTIVE = 18
+    CONSTANT_RATE_STREAMING = 28
+    CAPACITY_SEEKING = 10
+
+
+class SendErrorReason(Enum):
+    """Why a Message was not sent: the second argument of a sent handler."""
+
+    CONNECTION_CLOSING = "the Connection is closing or closed"
+    FINAL_MESSAGE_PASSED = "a Message marked as final has been sent before"
+    INCONSISTENT_PROPERTIES_PASSED = "the Message's properties contradict those of the Connection"
+    MESSAGE_TOO_LARGE = "the Message is too large for the protocol stack"
+    FAILURE_UNDERLYING_STACK = "the protocol stack failed"
+    MESSAGE_EXPIRED = "the Message's lifetime ended before it was sent"
+
+
+class ListenErrorReasons(Enum):
+    """Why a Listener could not listen: the argument of ``HANDLE_STATE_LISTEN_ERROR``."""
+
+    UNFULFILLED_PROPERTIES = "the properties of the Preconnection cannot be fulfilled"
+    UNRESOLVED_LOCAL_ENDPOINT = "the Local Endpoint cannot be used"
+    PROHIBITED_BY_POLICY = "policy prohibits it"

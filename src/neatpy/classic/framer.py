@@ -1,0 +1,211 @@
+"""Framers written for NEATPy 1.0, and how they work as framers of today.
+
+A framer of 1.0 calls ``connection.message_framer``; before each call of one of its methods that is set to the handle
+through which this framer works on this Connection.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import neatpy
+from neatpy.classic.message_context import MessageContext
+from neatpy.classic.utils import shim_print
+
+if TYPE_CHECKING:
+    from neatpy.classic.connection import Connection
+    from neatpy.classic.preconnection import Preconnection
+
+__all__ = ["ExampleFramer", "Framer", "MessageFramer", "shim_print"]
+
+
+class Framer(ABC):
+    """Base of framers. One object may serve many Connections. What a sent handler is to hear is reported by NEATPy,
+    so that ``sent_handler`` is None and is only to be passed on."""
+
+    @abstractmethod
+    def start(self, connection: Connection) -> object:
+        """The transport connection is there; what is sent now goes before all Messages. The Connection is ready when
+        this returns, unless it returns False: then ``make_connection_ready`` or ``fail_connection`` is to follow."""
+
+    @abstractmethod
+    def stop(self, connection: Connection) -> object:
+        """The Connection is ending; what is sent now goes after all Messages."""
+
+    @abstractmethod
+    def new_sent_message(
+        self,
+        connection: Connection,
+        message_data: bytes,
+        message_context: MessageContext,
+        sent_handler: Any,
+        is_end_of_message: bool,
+    ) -> None:
+        """A Message, or part of one, is to be sent: pass on with ``send`` what becomes of it."""
+
+    @abstractmethod
+    def handle_received_data(self, connection: Connection) -> None:
+        """Data came: look at it with ``parse``, then deliver and advance. Called again as long as data remains; where
+        ``parse`` finds too little, it does not return, and this is called again when there is enough."""
+
+
+class ExampleFramer(Framer):
+    """Puts the length of each Message, in four bytes, before it."""
+
+    def start(self, connection: Connection) -> None:
+        """There is no handshake."""
+
+    def stop(self, connection: Connection) -> None:
+        """There is no farewell."""
+
+    def new_sent_message(
+        self,
+        connection: Connection,
+        message_data: bytes,
+        message_context: MessageContext,
+        sent_handler: Any,
+        is_end_of_message: bool,
+    ) -> None:
+        """Send the length and the Message."""
+        framed = len(message_data).to_bytes(4, "big") + message_data
+        connection.message_framer.send(connection, framed, message_context, sent_handler, is_end_of_message)
+
+    def handle_received_data(self, connection: Connection) -> None:
+        """Read the length, then deliver so many bytes."""
+        header, context, _ = connection.message_framer.parse(connection, 4, 4)
+        connection.message_framer.advance_receive_cursor(connection, 4)
+        length = int.from_bytes(header, "big")
+        connection.message_framer.deliver_and_advance_receive_cursor(connection, context, length, True)
+
+
+class MessageFramer:
+    """What a framer of 1.0 calls, over the handle of today. ``connection`` is there for old times' sake: the object
+    belongs to one framer on one Connection."""
+
+    def __init__(self, handle: neatpy.MessageFramer, adapter: Adapter) -> None:
+        self._handle = handle
+        self._adapter = adapter
+
+    def send(
+        self,
+        connection: Connection,
+        message_data: bytes,
+        message_context: MessageContext | None = None,
+        sent_handler: Any = None,
+        is_end_of_message: bool = True,
+    ) -> None:
+        """Pass data on to the next framer below, or to the protocol stack."""
+        context = None if message_context is None else message_context.translated_if_used
+        self._handle.send(message_data, context, is_end_of_message)
+
+    def parse(
+        self, connection: Connection, minimum: int, maximum: float
+    ) -> tuple[bytes, MessageContext, bool]:
+        """Look at ``minimum`` to ``maximum`` bytes from the cursor on. If fewer are there this does not return: it
+        unwinds out of ``handle_received_data``."""
+        data, context, is_end = self._handle.parse(minimum, maximum)
+        return data, MessageContext(context=context), is_end
+
+    def advance_receive_cursor(self, connection: Connection, length: int) -> None:
+        """Discard so many bytes."""
+        self._handle.advance_receive_cursor(length)
+
+    def deliver_and_advance_receive_cursor(
+        self,
+        connection: Connection,
+        message_context: MessageContext | None,
+        length: int,
+        is_end_of_message: bool,
+    ) -> None:
+        """Deliver so many bytes as a Message, or part of one; some may be still to come."""
+        context = None if message_context is None else message_context.translated_if_used
+        self._handle.deliver_and_advance_receive_cursor(context, length, is_end_of_message)
+
+    def deliver(
+        self,
+        connection: Connection,
+        message_context: MessageContext | None,
+        data: bytes,
+        is_end_of_message: bool = True,
+    ) -> None:
+        """Deliver data that the framer made itself."""
+        context = None if message_context is None else message_context.translated_if_used
+        self._handle.deliver(context, data, is_end_of_message)
+
+    def prepend_framer(self, connection: Connection, other_framer: Framer) -> None:
+        """Put a framer between this one and the application; only in ``start``, or before the Connection is ready."""
+        self._handle.prepend_framer(self._adapter.like(other_framer))
+
+    def append_framer(self, new_framer: Framer) -> None:
+        """The same, as 1.0 also called it."""
+        self._handle.prepend_framer(self._adapter.like(new_framer))
+
+    def make_connection_ready(self, connection: Connection | None = None) -> None:
+        """The framer's handshake is complete."""
+        self._handle.make_connection_ready()
+
+    def fail_connection(self, connection: Connection, error: object) -> None:
+        """End the Connection; before it is ready, only this attempt to establish it."""
+        if not isinstance(error, Exception):
+            error = neatpy.ConnectionError(str(error), neatpy.Reason.PROTOCOL_FAILED)
+        self._handle.fail_connection(error)
+
+
+class Adapter(neatpy.Framer):
+    """A framer of 1.0 as one of today, for the Connections of one Preconnection."""
+
+    def __init__(self, framer: Framer, preconnection: Preconnection) -> None:
+        if not isinstance(framer, Framer):
+            raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
+        self._framer = framer
+        self._preconnection = preconnection
+
+    def like(self, framer: Framer) -> Adapter:
+        """Another framer, for the same Connections."""
+        return Adapter(framer, self._preconnection)
+
+    def start(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
+        """The old ``start``, and ready."""
+        handle.state = self._preconnection.connection_for(connection), MessageFramer(handle, self)
+        with self._working(handle) as old:
+            if self._framer.start(old) is not False:
+                handle.make_connection_ready()
+
+    def stop(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
+        """The old ``stop``, and closed."""
+        with self._working(handle) as old:
+            self._framer.stop(old)
+        handle.make_connection_closed()
+
+    def new_sent_message(
+        self,
+        connection: neatpy.Connection,
+        handle: neatpy.MessageFramer,
+        data: neatpy.Data,
+        context: neatpy.MessageContext,
+        end_of_message: bool,
+    ) -> None:
+        """The old ``new_sent_message``."""
+        with self._working(handle) as old:
+            self._framer.new_sent_message(
+                old, bytes(data), MessageContext(context=context), None, end_of_message
+            )
+
+    def handle_received_data(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
+        """The old ``handle_received_data``."""
+        with self._working(handle) as old:
+            self._framer.handle_received_data(old)
+
+    @contextmanager
+    def _working(self, handle: neatpy.MessageFramer) -> Iterator[Connection]:
+        """Framers above and below call each other, so that what was set before is set again."""
+        old, message_framer = handle.state
+        before, old.message_framer = old.message_framer, message_framer
+        try:
+            yield old
+        finally:
+            if before is not None:
+                old.message_framer = before

@@ -1,0 +1,120 @@
+"""The Listener of NEATPy 1.0, over today's, which exists as soon as an event loop runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import neatpy
+from neatpy.classic.connection import Connection
+from neatpy.classic.enumerations import ListenErrorReasons
+from neatpy.classic.handlers import Handler
+from neatpy.classic.utils import log, shim_print
+
+if TYPE_CHECKING:
+    from neatpy.classic.preconnection import Preconnection
+    from neatpy.classic.running import Run
+
+__all__ = ["Connection", "ListenErrorReasons", "Listener", "shim_print"]
+
+
+class Listener:
+    """Accepts Connections, made by ``Preconnection.listen()``; never directly.
+
+    ``HANDLE_CONNECTION_RECEIVED(connection)``, ``HANDLE_STATE_LISTENING()``, ``HANDLE_STATE_LISTEN_ERROR(reason)`` and
+    ``HANDLE_STATE_STOPPED()`` are functions, or None.
+    """
+
+    HANDLE_CONNECTION_RECEIVED: Handler | None = None
+    HANDLE_STATE_LISTENING: Handler | None = None
+    HANDLE_STATE_LISTEN_ERROR: Handler | None = None
+    HANDLE_STATE_STOPPED: Handler | None = None
+
+    def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Listener]) -> None:
+        self.preconnection = preconnection
+        self._open_real = open_real
+        self._real: neatpy.Listener | None = None
+        self._limit: float = math.inf
+        self._stopped_early = False
+
+    def stop(self) -> None:
+        """Accept no more; accepted Connections live on."""
+        if self._real is None:
+            self._stopped_early = True
+        else:
+            self._real.stop()
+
+    def set_new_connection_limit(self, value: float) -> None:
+        """Accept at most so many further Connections; the others wait until the limit is set anew."""
+        self._limit = value
+        if self._real is not None:
+            self._real.set_new_connection_limit(None if value == math.inf else int(value))
+
+    def reset_connection_limit(self) -> None:
+        """Accept as many as come."""
+        self.set_new_connection_limit(math.inf)
+
+    # For the Run
+
+    def begin(self, run: Run) -> None:
+        """An event loop runs: listen."""
+        self._run = run
+        self._real = real = self._open_real()
+        real.on_establishment_error = self._failed
+        real.on_stopped = self._stopped
+        real.on_connection_received = self._received
+        self.set_new_connection_limit(self._limit)
+        self._listening = run.loop.create_task(self._tell_when_listening(real))
+        if self._stopped_early:
+            real.stop()
+
+    def close(self) -> None:
+        """End in order."""
+        self.stop()
+
+    def abandon(self) -> None:
+        """End at once, and tell nobody."""
+        if self._real is not None:
+            self._real.on_stopped = None
+            self._real.stop()
+
+    # Events
+
+    async def _tell_when_listening(self, real: neatpy.Listener) -> None:
+        try:
+            await real
+        except neatpy.EstablishmentError:
+            return  # the event tells of it
+        if self.HANDLE_STATE_LISTENING is not None:
+            try:
+                self.HANDLE_STATE_LISTENING()
+            except Exception as error:
+                self._run.report(f"HANDLE_STATE_LISTENING of {self!r} raised", error)
+
+    def _received(self, _: neatpy.Listener, real: neatpy.Connection) -> None:
+        connection = self.preconnection.connection_for(real)
+        connection.attach(real, self._run)
+        self._run.add(connection)
+        connection.start_receiving()
+        if self.HANDLE_CONNECTION_RECEIVED is not None:
+            self.HANDLE_CONNECTION_RECEIVED(connection)
+
+    def _failed(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
+        self._run.ended(self)
+        if error.reason is neatpy.Reason.NO_CANDIDATES:
+            self.preconnection.unfulfilled(error, self._run)
+            return
+        if self.HANDLE_STATE_LISTEN_ERROR is None:
+            log.error("the Listener could not listen: %s", error)
+            return
+        prohibited = error.reason is neatpy.Reason.POLICY_PROHIBITED
+        reasons = ListenErrorReasons
+        self.HANDLE_STATE_LISTEN_ERROR(
+            reasons.PROHIBITED_BY_POLICY if prohibited else reasons.UNRESOLVED_LOCAL_ENDPOINT
+        )
+
+    def _stopped(self, _: neatpy.Listener) -> None:
+        self._run.ended(self)
+        if self.HANDLE_STATE_STOPPED is not None:
+            self.HANDLE_STATE_STOPPED()

@@ -1,0 +1,176 @@
+"""The Preconnection of NEATPy 1.0, and the event loop that its ``start()`` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import neatpy
+from neatpy.classic.connection import Connection
+from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
+from neatpy.classic.framer import Adapter, Framer
+from neatpy.classic.handlers import Handler
+from neatpy.classic.listener import Listener
+from neatpy.classic.message_context import MessageContext
+from neatpy.classic.running import Activity, Run, current_run
+from neatpy.classic.security_parameters import SecurityParameters, for_connections, for_listeners
+from neatpy.classic.transport_properties import TransportProperties
+from neatpy.classic.utils import shim_print
+
+__all__ = [
+    "Connection",
+    "Framer",
+    "Listener",
+    "LocalEndpoint",
+    "MessageContext",
+    "Preconnection",
+    "RemoteEndpoint",
+    "TransportProperties",
+    "math",
+    "shim_print",
+]
+
+_A = TypeVar("_A", bound=Activity)
+
+
+class Preconnection:
+    """Endpoints, properties and framers of Connections to be.
+
+    ``security_needed`` is False for none, True for encryption **without any verification of who the peer is**, or
+    today's ``SecurityParameters``, which verify. ``unfulfilled_handler()`` is called when no protocol stack meets the
+    properties; without one, ``start()`` raises the ``neatpy.EstablishmentError``.
+    """
+
+    def __init__(
+        self,
+        local_endpoint: LocalEndpoint | None = None,
+        remote_endpoint: RemoteEndpoint | None = None,
+        transport_properties: TransportProperties | None = None,
+        security_needed: bool | SecurityParameters = False,
+        unfulfilled_handler: Handler | None = None,
+    ) -> None:
+        self.local_endpoint = local_endpoint
+        self.remote_endpoint = remote_endpoint
+        self.transport_properties = transport_properties or TransportProperties()
+        self.security_needed = security_needed
+        self.unfulfilled_handler = unfulfilled_handler
+        self._framers: list[Adapter] = []
+        self._waiting: list[Activity] = []
+        self._run: Run | None = None
+        self._streams: dict[str | None, bool] = {}
+
+    def add_framer(self, framer: Framer) -> None:
+        """Put a framer on top: the last one added sees application data first."""
+        self._framers.append(Adapter(framer, self))
+
+    def initiate(self, timeout: float | None = None) -> Connection:
+        """Connect to the Remote Endpoint, for at most ``timeout`` seconds, as soon as an event loop runs.
+
+        Raises ValueError without a Remote Endpoint, and ValueError or TypeError for one that can be none."""
+        real = self._translated(for_connections)
+        return self._begin(Connection(self, lambda: real.initiate(timeout)))
+
+    def initiate_with_send(
+        self,
+        message_data: neatpy.Data,
+        sent_handler: Handler | None = None,
+        message_context: MessageContext | None = None,
+        timeout: float | None = None,
+    ) -> Connection:
+        """Connect, and send a first Message with the handshake where that is possible. Raises as ``initiate``."""
+        real = self._translated(for_connections)
+        context = None if message_context is None else message_context.translated
+        connection = Connection(self, lambda: real.initiate_with_send(message_data, context, timeout))
+        connection.report_first_send_to(sent_handler)
+        return self._begin(connection)
+
+    def listen(self) -> Listener:
+        """Listen at the Local Endpoint, as soon as an event loop runs.
+
+        Raises ValueError without a Local Endpoint, and ValueError or TypeError for one that can be none."""
+        real = self._translated(for_listeners)
+        return self._begin(Listener(self, real.listen))
+
+    def start(self) -> None:
+        """Run an event loop until no Connection and no Listener is left, or ``stop()`` or Ctrl-C ends them.
+
+        Raises RuntimeError inside a running loop, where everything runs already, or while it runs in another thread;
+        EstablishmentError as the class says."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("start() inside a running event loop: what is initiated there runs already")
+        if self._run is not None:
+            raise RuntimeError("this Preconnection has been started already")
+        try:
+            neatpy.run(self._start())
+        except KeyboardInterrupt:
+            shim_print("interrupted", level="error")
+
+    def stop(self) -> None:
+        """End everything that ``start()`` runs; callable from any thread."""
+        if self._run is not None:
+            self._run.stop()
+
+    # For Connections, Listeners and framers
+
+    def connection_for(self, real: neatpy.Connection) -> Connection:
+        """The Connection that stands for this one of today: it has set its handlers there. Else, a new one."""
+        known = getattr(real.on_closed, "__self__", None)
+        if isinstance(known, Connection):
+            return known
+        accepted = Connection(self, lambda: real)
+        real.on_closed = accepted._closed
+        return accepted
+
+    def is_stream(self, real: neatpy.Connection) -> bool:
+        """Whether a Connection is a stream of bytes with nothing that finds Messages in it."""
+        if self._framers:
+            return False
+        known = self._streams.get(real.stack)
+        if known is None:
+            known = self._streams[real.stack] = not real.get_properties()["preserve_msg_boundaries"]
+        return known
+
+    def unfulfilled(self, error: neatpy.TransportServicesError, run: Run) -> None:
+        """No protocol stack meets the properties."""
+        if self.unfulfilled_handler is not None:
+            self.unfulfilled_handler()
+        else:
+            run.fail(error)
+
+    async def _start(self) -> None:
+        self._run = Run()
+        waiting, self._waiting = self._waiting, []
+        try:
+            await self._run.until_nothing_is_left(waiting)
+        finally:
+            self._run = None
+
+    def _begin(self, activity: _A) -> _A:
+        run = current_run()
+        if run is None:
+            self._waiting.append(activity)
+        else:
+            run.begin(activity)
+        return activity
+
+    def _translated(self, security: Callable[[Any], SecurityParameters]) -> neatpy.Preconnection:
+        needed, missing = (
+            (self.remote_endpoint, "Remote")
+            if security is for_connections
+            else (self.local_endpoint, "Local")
+        )
+        if needed is None:
+            raise ValueError(f"the Preconnection needs a {missing} Endpoint for this")
+        return neatpy.Preconnection(
+            None if self.local_endpoint is None else self.local_endpoint.translated(),
+            None if self.remote_endpoint is None else self.remote_endpoint.translated(),
+            self.transport_properties.translated(),
+            security(self.security_needed),
+            self._framers,
+        )

@@ -1,0 +1,149 @@
+"""The receives of one Connection: handlers that wait, and a task that fetches Messages for them.
+
+While nobody waits, the task looks one Message ahead: that is how the end of the peer's data is noticed, of which 1.0
+told a program that did not receive just then, too. What it finds is kept for the next receive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import neatpy
+from neatpy.classic.handlers import Handler
+from neatpy.classic.message_context import MessageContext
+from neatpy.classic.message_data import MessageDataObject
+
+if TYPE_CHECKING:
+    from neatpy.classic.connection import Connection
+
+Request = tuple[Handler, int | None, int | None]
+"""The handler, from how many bytes on it takes part of a Message, and how many it takes at most."""
+
+
+class Receiver:
+    """Answers receives one after the other. ``report`` gets what handlers raise; ``at_end`` is called when the peer
+    will send no more and everything it sent has been handed out."""
+
+    def __init__(
+        self, connection: Connection, report: Callable[[str, Exception], None], at_end: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._report = report
+        self._at_end = at_end
+        self._requests: deque[Request] = deque()
+        self._answering: Request | None = None
+        self._awaited: asyncio.Future[neatpy.Message] | None = None
+        self._ahead: neatpy.Message | None = None
+        self._in_parts = False
+        self._error: neatpy.ReceiveError | None = None
+
+    def request(self, handler: Handler, minimum: int | None, maximum: int | None) -> None:
+        """Answer this one after those before it."""
+        self._requests.append((handler, minimum, maximum))
+        if self._error is not None:
+            self._refuse()
+        elif self._answering is None and self._awaited is not None:
+            self._awaited.cancel()  # no longer ahead; nothing is lost by it
+
+    def hand_over(self) -> None:
+        """The Connection is about to close: whoever waits for more than there is gets what there is."""
+        if self._answering is None or self._awaited is None or self._awaited.done():
+            return
+        (handler, _, maximum), self._answering = self._answering, None
+        self._awaited.cancel()
+        rest = self._real.receive(1, maximum)
+        if rest.done() and rest.exception() is None:
+            asyncio.get_running_loop().call_soon(self._deliver, handler, rest.result(), maximum)
+        else:
+            rest.cancel()
+
+    async def run(self, real: neatpy.Connection, is_stream: bool) -> None:
+        """Go on until nothing more can come. Over a stream any bytes will do; otherwise whole Messages come."""
+        self._real, self._is_stream = real, is_stream
+        while self._error is None:
+            try:
+                if self._requests:
+                    await self._answer()
+                else:
+                    await self._look_ahead()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+            except neatpy.ReceiveError as error:
+                self._error = error
+            except (TypeError, ValueError) as error:
+                self._report("receive was called with arguments that it does not take", error)
+        self._refuse()
+        if self._error.reason is neatpy.Reason.CONNECTION_CLOSED:
+            self._at_end()
+
+    async def _answer(self) -> None:
+        self._answering = request = self._requests.popleft()
+        handler, minimum, maximum = request
+        message = self._take_ahead(maximum)
+        if message is None:
+            if minimum is None and self._is_stream:
+                minimum = 1
+            self._awaited = self._real.receive(minimum, maximum)
+            message = await self._awaited
+        self._answering = None
+        if message.data or not self._is_stream:
+            self._deliver(handler, message, maximum)
+        else:
+            self._requests.appendleft(request)  # the end of a stream is no Message
+
+    async def _look_ahead(self) -> None:
+        self._answering = None
+        if self._ahead is None:
+            self._awaited = self._real.receive()
+            message = await self._awaited
+            if message.data or not self._is_stream:
+                self._ahead = message
+        else:
+            self._awaited = asyncio.get_running_loop().create_future()  # until somebody receives
+            await self._awaited
+
+    def _take_ahead(self, maximum: int | None) -> neatpy.Message | None:
+        message, self._ahead = self._ahead, None
+        if message is None or maximum is None or len(message) <= maximum:
+            return message
+        self._ahead = neatpy.Message(message.data[maximum:], message.context, message.end_of_message)
+        return neatpy.Message(message.data[:maximum], message.context, False)
+
+    def _deliver(self, handler: Handler, message: neatpy.Message, maximum: int | None) -> None:
+        data = message.data
+        is_end: bool | None
+        if self._is_stream:
+            is_end = None if maximum is None or len(data) < maximum else False
+        elif message.end_of_message:
+            is_end = True if self._in_parts else None
+            self._in_parts = False
+        else:
+            is_end = False
+            self._in_parts = True
+        self._call(handler, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
+
+    def _refuse(self) -> None:
+        """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
+        they are told."""
+        requests, self._requests = self._requests, deque()
+        if self._answering is not None:
+            requests.appendleft(self._answering)
+            self._answering = None
+        if self._error is None or self._error.reason is neatpy.Reason.CONNECTION_CLOSED:
+            return
+        loop = asyncio.get_running_loop()
+        for handler, _, _ in requests:
+            loop.call_soon(
+                self._call, handler, MessageDataObject(b"", 0), MessageContext(), None, self._error
+            )
+
+    def _call(self, handler: Handler, *arguments: Any) -> None:
+        try:
+            handler(self._connection, *arguments)
+        except Exception as error:
+            self._report(f"a receive handler of {self._connection!r} raised", error)
