@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -378,3 +379,18 @@ async def test_a_send_after_the_end_says_once_that_the_connection_is_closed() ->
             await connection.send(b"x")
         assert str(caught.value) == "the connection is closed"
         assert caught.value.reason is Reason.CONNECTION_CLOSED
+
+
+async def test_a_loop_that_ends_right_after_closed_leaves_no_socket_open() -> None:
+    with PlainServer() as server:
+
+        async def program() -> None:
+            connection = await going_to(server.port).initiate()
+            await connection.close()  # the peer has not closed: the socket lingers
+
+        def run_and_collect() -> None:
+            asyncio.run(program())
+            gc.collect()  # an unclosed socket would complain here, and warnings are errors
+
+        await asyncio.to_thread(run_and_collect)
+        assert await (await server.accept()).receive_to_end() == b""

@@ -446,7 +446,7 @@ class _Closing:
             if flow._remote_finished:
                 flow._release()
             else:
-                flow._streams.linger(flow._sock.fileno())
+                flow._streams.linger(flow._sock)
             return
         now = loop.time()
         if not self._interval:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 import time
 from typing import Protocol
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, finalize, ref
 
 from neatpy.system.turns import turns
 
@@ -41,30 +42,38 @@ class Stream(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Nothing came for too long, or the loop is gone. Only called of those that linger."""
+        """Nothing came for too long. Only called of those that linger."""
         ...
 
 
 class OpenStreams:
     """The open stream sockets of one loop, and its turn. ``watches``: whether it can tell when they are readable."""
 
-    __slots__ = ("__weakref__", "_epoll", "_lingering", "_loop", "_streams", "_timer", "turn", "watches")
+    __slots__ = (
+        "__weakref__",
+        "_epoll",
+        "_lingering",
+        "_lingering_sockets",
+        "_loop",
+        "_streams",
+        "_timer",
+        "turn",
+        "watches",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.turn = turns.of(loop)
         self._streams: dict[int, Stream] = {}
         self._lingering: dict[int, float] = {}
+        self._lingering_sockets: dict[int, socket.socket] = {}
+        finalize(loop, _close_all, self._lingering_sockets)
         self._timer: asyncio.TimerHandle | None = None
         self._epoll: select.epoll | None = None
         self.watches = hasattr(select, "epoll")
         if self.watches:
             self._epoll = select.epoll()
             loop.add_reader(self._epoll.fileno(), self._report)
-
-    def __del__(self) -> None:
-        for descriptor in tuple(self._lingering):
-            self._streams[descriptor].abandon()
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -80,8 +89,11 @@ class OpenStreams:
         if self._epoll is not None:
             self._epoll.modify(descriptor, _READING if watched else _ERRORS_ONLY)
 
-    def linger(self, descriptor: int) -> None:
-        """The application is done with this stream: it is abandoned after :data:`LINGER`, or when the loop ends."""
+    def linger(self, sock: socket.socket) -> None:
+        """The application is done with this stream: it is abandoned after :data:`LINGER`, and its socket closed when
+        the loop is gone."""
+        descriptor = sock.fileno()
+        self._lingering_sockets[descriptor] = sock
         self._lingering[descriptor] = time.monotonic() + LINGER
         if self._timer is None:
             self._timer = self._loop.call_later(LINGER, self._abandon)
@@ -90,6 +102,7 @@ class OpenStreams:
         """The socket is about to be closed, which ends the watching too."""
         self._streams.pop(descriptor, None)
         self._lingering.pop(descriptor, None)
+        self._lingering_sockets.pop(descriptor, None)
 
     def _abandon(self) -> None:
         """One timer serves all: they are in the order of their ends."""
@@ -113,6 +126,12 @@ class OpenStreams:
                 stream.hung_up()
             elif events & _READING:
                 stream.readable()
+
+
+def _close_all(sockets: dict[int, socket.socket]) -> None:
+    for sock in sockets.values():
+        sock.close()
+    sockets.clear()
 
 
 class OpenStreamsOfLoops:
