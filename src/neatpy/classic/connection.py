@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -263,12 +264,12 @@ class Connection:
         else:
             self._broken(_, error)
 
-    def _broken(self, _: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
+    def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
         self._run.ended(self)
         if self.HANDLE_STATE_CONNECTION_ERROR is not None:
             self.HANDLE_STATE_CONNECTION_ERROR(self)
         else:
-            log.warning("%r: %s", self, error)
+            log.log(logging.INFO if real.stack else logging.WARNING, "%r: %s", self, error)
 
     def _at_end_of_data(self) -> None:
         """The peer is done. In 1.0 that was the end of the Connection, and programs do not close by themselves; but

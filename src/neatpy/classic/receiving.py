@@ -44,7 +44,7 @@ class Receiver:
         """Answer this one after those before it."""
         self._requests.append((handler, minimum, maximum))
         if self._error is not None:
-            self._refuse()
+            asyncio.get_running_loop().call_soon(self._refuse)
         elif self._answering is None and self._awaited is not None:
             self._awaited.cancel()  # no longer ahead; nothing is lost by it
 
@@ -136,11 +136,8 @@ class Receiver:
             self._answering = None
         if self._error is None or self._error.reason is neatpy.Reason.CONNECTION_CLOSED:
             return
-        loop = asyncio.get_running_loop()
         for handler, _, _ in requests:
-            loop.call_soon(
-                self._call, handler, MessageDataObject(b"", 0), MessageContext(), None, self._error
-            )
+            self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, self._error)
 
     def _call(self, handler: Handler, *arguments: Any) -> None:
         try:

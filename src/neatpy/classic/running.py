@@ -89,6 +89,7 @@ class Run:
         while self._activities and self._error is None:
             self._changed.clear()
             await self._changed.wait()
+            await asyncio.sleep(0)  # what the last handler did is reported, or begins something new
         if self._error is not None:
             raise self._error
 
