@@ -45,7 +45,8 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 needs_sctp = pytest.mark.skipif(
-    not available("sctp/dtls/udp"), reason="needs sctp and DTLS: the pages show what a host prints that has it"
+    not available("sctp/dtls/udp"),
+    reason="needs sctp and DTLS: the pages show what a host prints that has it",
 )
 
 
