@@ -614,7 +614,7 @@ class Connection:
         )
         self._wake_waiters()
         if self._group is not None:
-            self._group.members.discard(self)
+            self._group.leave(self)
         if establishing:
             self._call_soon("on_establishment_error", self, error)
         elif error is None:

@@ -30,6 +30,7 @@ from neatpy.sending import (
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
+    from neatpy.group_sending import Turns
     from neatpy.intent import Intent
 
 # ruff: noqa: D102 - the contract documents the methods of a FlowObserver
@@ -95,6 +96,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         "_receipt",
         "_together",
         "_token",
+        "_turns",
         "bytes_sent",
         "flow",
         "messages_sent",
@@ -109,6 +111,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         self.flow = None
         self._direct: Flow | None = None
         self._queue: SendQueue | None = None
+        self._turns: Turns | None = None
         self._batches = 0
         self._expiry: asyncio.TimerHandle | None = None
         self._expires_at = math.inf
@@ -266,6 +269,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+        if self._turns is not None:
+            self._turns.remove(self)
         in_flight, self._in_flight = self._in_flight, None
         for token in in_flight or ():
             self.failed(token, SendError(str(error), error.reason))
@@ -313,7 +318,14 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._final_accepted = True
         flow = self.flow
         alone = end_of_message and not (queue is not None and queue.blocked_by_open_message)
-        if flow is not None and flow.writable and alone and not queue and not self._batches:
+        if (
+            flow is not None
+            and flow.writable
+            and alone
+            and not queue
+            and not self._batches
+            and self._turns is None
+        ):
             if not size and not flow.preserves_boundaries and not properties.final:
                 self._complete(future)  # nothing on a raw stream
             else:
@@ -392,6 +404,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         if self._together is not None:
             self._take_apart()
         self._queue.add(part, time.monotonic())
+        if self._turns is not None:
+            self._turns.queued(self)
         if part.properties.msg_lifetime != math.inf:
             self._arm_expiry()
 
@@ -400,13 +414,16 @@ class DataPath(ReceiveQueue, FlowObserver):
         flow = self.flow
         if flow is None or self._batches:
             return
+        if self._turns is not None:
+            self._expire_what_is_over()
+            self._turns.changed(self)
+            self.close_if_drained()
+            return
         if self._together is not None:
             self._send_together(flow)
         queue = self._queue
         if queue:
-            if self._expiry is not None and self._expires_at <= time.monotonic():
-                self._expiry.cancel()
-                self._expire()  # what is over now must not leave, though the timer has not come to it yet
+            self._expire_what_is_over()
             while flow.writable and queue:
                 if not self._flush_some(flow, queue):
                     break
@@ -415,8 +432,47 @@ class DataPath(ReceiveQueue, FlowObserver):
             return
         blocked = queue is not None and (queue.blocked_by_open_message or bool(queue))
         self._direct = None if blocked or not self.can_send else flow
-        if self._draining and not queue and self._over is None:
-            flow.close()
+        self.close_if_drained()
+
+    def close_if_drained(self) -> None:
+        """Everything has left that was to be sent before the end."""
+        if self._draining and not self._queue and self._over is None and self.flow is not None:
+            self.flow.close()
+
+    def _expire_what_is_over(self) -> None:
+        """What is over now must not leave, though the timer has not come to it yet."""
+        if self._expiry is not None and self._expires_at <= time.monotonic():
+            self._expiry.cancel()
+            self._expire()
+
+    # In turn with others of the group
+
+    def take_turns(self, turns: Turns | None) -> int:
+        """From now on Messages leave when it is our turn, or (None) at once again; how many parts wait."""
+        if turns is self._turns:
+            return 0
+        self._turns = turns
+        if turns is None:
+            if self._over is None:
+                self._flush()
+            return 0
+        waiting = 0 if self._queue is None else len(self._queue)
+        if self._together is not None:
+            self._take_apart()
+        self._direct = None
+        return waiting
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a part waits that may leave now."""
+        return self._queue is not None and not self._batches and self._queue.has_next
+
+    def hand_down(self) -> tuple[int, bool] | None:
+        """Give the Flow the next part; its size, and whether it ends its Message. None if it was refused."""
+        flow, part = self.flow, None if self._queue is None else self._queue.next()
+        if flow is None or part is None or not self._transmit(flow, part):
+            return None
+        return part.token.size, part.token.end_of_message
 
     def _flush_some(self, flow: Flow, queue: SendQueue) -> bool:
         if len(queue) == 1:
@@ -470,13 +526,14 @@ class DataPath(ReceiveQueue, FlowObserver):
         for data, future in together or ():
             self._enqueue(Part(data, future.context, future))
 
-    def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> None:
+    def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> bool:
+        """Give a part to the Flow; False if it was refused."""
         token = part.token
         try:
             taken = flow.send(part.data, part.properties, token.end_of_message, token)
         except SendError as error:
             self.failed(token, error)
-            return
+            return False
         if taken:
             self._complete(token)
         else:
@@ -486,6 +543,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._direct = None
             if not corked:
                 flow.finish()
+        return True
 
     def _await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
         """The Flow has this and will report; if it breaks before it does, we answer."""
@@ -553,6 +611,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         if self._queue is not None:
             for token in self._queue.expire(time.monotonic() + 1e-3):
                 self.expired(token)
+                if self._turns is not None:
+                    self._turns.withdrawn(self)
             self._arm_expiry()
             if self._draining:
                 self._flush()

@@ -14,6 +14,7 @@ from neatpy.hook import hook
 
 if TYPE_CHECKING:
     from neatpy.connection import Connection
+    from neatpy.group_sending import Turns
     from neatpy.stacks.contract import Flow
 
 _NOT_ENTANGLED = frozenset({"conn_priority"})
@@ -22,10 +23,11 @@ _NOT_ENTANGLED = frozenset({"conn_priority"})
 class ConnectionGroup:
     """The Connections that belong together. Clones that are not ready yet are members too."""
 
-    __slots__ = ("_parents", "members")
+    __slots__ = ("_parents", "_turns", "members")
 
     def __init__(self, first: Connection) -> None:
         self.members = {first}
+        self._turns: Turns | None = None
         self._parents: dict[Connection, Connection] = {}
 
     def add_clone(self, parent: Connection, clone: Connection) -> None:
@@ -36,6 +38,23 @@ class ConnectionGroup:
     def clone_is_ready(self, clone: Connection) -> None:
         """A clone is a Connection like the others from now on."""
         self._parents.pop(clone, None)
+
+    def share(self, *members: Connection) -> None:
+        """These have a Flow each: they take turns in sending (streams of one Flow are the stack's business)."""
+        if self._turns is None:
+            from neatpy.group_sending import Turns
+
+            first = members[0]
+            self._turns = Turns(first._loop, first._intent.properties.conn_scheduler)
+        for member in members:
+            if member._path.flow is not None and not member._is_over:
+                self._turns.add(member._path, member._intent.properties.conn_priority)
+
+    def leave(self, member: Connection) -> None:
+        """A member is over, or goes its own way."""
+        self.members.discard(member)
+        if self._turns is not None:
+            self._turns.remove(member._path)
 
     def failure_of(
         self, member: Connection, error: EstablishmentError | CloneError
@@ -58,6 +77,10 @@ class ConnectionGroup:
     def entangle(self, origin: Connection, name: str, value: object) -> None:
         """One member's Connection Property was set: the others follow. One that cannot leaves the group with a
         CloneError (RFC 9622 section 7.4)."""
+        if self._turns is not None and name == "conn_priority":
+            self._turns.set_priority(origin._path, origin._intent.properties.conn_priority)
+        elif self._turns is not None and name == "conn_scheduler":
+            self._turns.set_scheduler(origin._intent.properties.conn_scheduler)
         if name in _NOT_ENTANGLED:
             return
         for member in tuple(self.members):
@@ -66,7 +89,7 @@ class ConnectionGroup:
             try:
                 member._set_own_property(name, value)
             except PropertyError as error:
-                self.members.discard(member)
+                self.leave(member)
                 self._parents.pop(member, None)
                 member._group = None
                 member._fire("on_clone_error", member, _as_clone_error(error))
@@ -85,6 +108,8 @@ async def establish_clone(parent: Connection, clone: Connection) -> None:
             if error.reason is not Reason.NOT_CLONEABLE or parent._candidate is None:
                 raise
             await clone._connect_like(parent._candidate)
+            if clone._group is not None:
+                clone._group.share(parent, clone)
         else:
             clone._established(sibling, None)
     except (TransportServicesError, OSError) as error:

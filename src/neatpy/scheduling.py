@@ -11,11 +11,6 @@ congestion control. So they wait for it, within reason. Where capacity is shared
 takes at once. Only for an urgent member does one wait that drains far faster: otherwise its own peer holds it back, and
 holding the others would win it nothing. A member whose peer takes nothing at all is awaited briefly, and then has no
 say until its Flow takes something. A held member is always held until a known time at most, which is then reviewed.
-
-The data path does not ask it yet, so that properties of priority are still told as without effect on such groups. Where
-it belongs: the group owns it with a timer; ``DataPath._flush`` tells the member's state and lets ``next`` decide who
-hands down a part; ``_transmit`` tells ``sent``, ``_enqueue`` ``queued``, ``_expire`` ``withdrawn``; and while it
-``acts``, a member's ``_direct`` stays None, which spares every other Connection any cost.
 """
 
 from __future__ import annotations

@@ -120,6 +120,13 @@ class SendQueue:
         return self._waiting
 
     @property
+    def has_next(self) -> bool:
+        """Whether ``next`` would give a part."""
+        if self._current is not None:
+            return bool(self._current.parts)
+        return self._waiting > 0
+
+    @property
     def blocked_by_open_message(self) -> bool:
         """Whether a Message has left in part, so that only its other parts may leave now."""
         return self._current is not None

@@ -37,6 +37,8 @@ class TcpStack(Stack):
             "use_temporary_local_address": _OPTIONAL,
         },
         effects={
+            "conn_priority": "whose turn it is to send among clones, which have a connection of their own each",
+            "conn_scheduler": "how clones, which have a connection of their own each, take turns in sending",
             "conn_timeout": "the kernel's user timeout (TCP_USER_TIMEOUT)",
             "keep_alive_timeout": "idle seconds before the first probe; asks for probes unless keep_alive says no",
             "conn_capacity_profile": "DSCP of all packets, and whether small packets wait (Nagle's algorithm)",
