@@ -27,6 +27,7 @@ from neatpy import (
     Listener,
     LocalEndpoint,
     Preconnection,
+    ReceiveError,
     RemoteEndpoint,
     TransportProperties,
 )
@@ -109,7 +110,9 @@ def lossy(alone: Namespace, request: pytest.FixtureRequest) -> Iterator[Namespac
 
 @pytest.mark.parametrize("lossy", [0.01, 0.05], indirect=True, ids=["1 percent", "5 percent"])
 async def test_ten_megabytes_arrive_once_and_in_order_in_spite_of_loss(lossy: Namespace) -> None:
-    lossy.ip("link", "set", "lo", "mtu", "1500")
+    lossy.ip(
+        "link", "set", "lo", "mtu", "1500", "gso_max_segs", "1"
+    )  # so that packets are lost, not whole bursts
     result = await lossy.run(transfer, 320, 64_000)
     assert result["bytes"] > 9_000_000
     assert result["right"] == 320
@@ -141,6 +144,32 @@ async def test_an_association_survives_three_seconds_of_silence(alone: Namespace
     assert result["got"] == [str(number) for number in range(20)]
     assert result["back"] == "from the other side"
     assert result["seconds"] < 6
+
+
+async def given_up(timeout: float) -> float:
+    """The seconds after which a Connection with this conn_timeout gives its silent peer up."""
+    import subprocess
+
+    rule = ("INPUT", "-p", "udp", "-j", "DROP")
+    async with pair() as (client, _):
+        client.set_property("conn_timeout", timeout)
+        subprocess.run(["iptables", "-A", *rule], check=True)
+        try:
+            began = time.monotonic()
+            client.send(b"is anybody there?")
+            with pytest.raises(ReceiveError):
+                await asyncio.wait_for(client.receive(), 15)
+            return time.monotonic() - began
+        finally:
+            subprocess.run(["iptables", "-D", *rule], check=True)
+
+
+@pytest.mark.parametrize("timeout", [0.5, 3])
+async def test_a_silent_peer_is_given_up_after_the_time_that_was_asked_for(
+    alone: Namespace, timeout: float
+) -> None:
+    seconds = await alone.run(given_up, timeout)
+    assert timeout * 0.5 <= seconds <= timeout * 2 + 1
 
 
 async def rebound() -> dict[str, Any]:

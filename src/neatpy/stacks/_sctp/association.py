@@ -30,6 +30,7 @@ _NUDGES = 16  # most heartbeats while one chunk, which may be lost, stays in fli
 _MANY_PIECES = 64  # of one message
 _SMALL_PIECE = 16384
 _WAITS = (0.010, 0.040)  # seconds between reads from many pieces, and from twice as many
+_MOST_RETRANSMISSIONS = 10000
 _RCVINFO_SIZE = 28
 _SPA_SIZE = 32
 _CONN_SIZE = 16
@@ -261,6 +262,21 @@ class Association(Attended):
     def set_heartbeat(self, seconds: float | None) -> None:
         """How often an idle peer is asked whether it is there; None: never."""
         options.set_heartbeat(self._engine.library, self.sock, self.path, seconds)
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """How long a peer may leave what was sent unacknowledged before it is given up, which is looked at with each
+        retransmission; None: the time of the ``Settings``."""
+        settings = options.Settings()
+        count, waited, timeout = 0, 0.0, settings.rto_min / 1000
+        while seconds is not None and waited < seconds and count < _MOST_RETRANSMISSIONS:
+            count += 1
+            waited += timeout
+            timeout = min(2 * timeout, settings.rto_max / 1000)
+        options.set_retransmissions(
+            self._engine.library,
+            self.sock,
+            settings.retransmissions if seconds is None else max(1, count - 1),
+        )
 
     def revive(self) -> None:
         """Have the library go on sending where it has stopped for no reason.

@@ -54,7 +54,10 @@ class Settings:
     """How associations are made. Times are in milliseconds, buffers in bytes.
 
     ``streams`` are asked for and ``most_streams`` of the peer's accepted. A peer that does not answer is given up
-    after ``retransmissions`` in a row, an attempt after ``attempts`` INITs. Partial reliability only drops what has
+    after ``retransmissions`` in a row, which takes some 40 s, and its path is said to have failed after
+    ``path_retransmissions``; an attempt is given up after ``attempts`` INITs. ``rto_max`` is far below RFC 9260's 60 s:
+    under loss the timeout keeps doubling as long as nothing but retransmissions is acknowledged, which measure nothing,
+    and what is lost then would stall for as long. Partial reliability only drops what has
     been handed over, so that ``send_buffer`` bounds how much outlives its lifetime.
     """
 
@@ -64,8 +67,9 @@ class Settings:
     receive_buffer: int = 1048576
     rto_initial: int = 500
     rto_min: int = 50
-    rto_max: int = 10000
-    retransmissions: int = 10
+    rto_max: int = 1000
+    retransmissions: int = 45
+    path_retransmissions: int = 5
     attempts: int = 8
     heartbeat: int = 30000
     acknowledgement_delay: int = 20
@@ -134,6 +138,13 @@ def set_heartbeat(library: Library, sock: Any, path: Path, seconds: float | None
         settings.flags = sctp.SPP_HB_ENABLE
         settings.hbinterval = max(1, round(seconds * 1000))
     _set(library, sock, sctp.PEER_ADDR_PARAMS, settings)
+
+
+def set_retransmissions(library: Library, sock: Any, count: int) -> None:
+    """After how many retransmissions in a row the peer is given up. Raises OSError."""
+    limits = library.ffi.new("struct sctp_assocparams *")
+    limits.asocmaxrxt = count
+    _set(library, sock, sctp.ASSOCINFO, limits)
 
 
 def demand_heartbeat(library: Library, sock: Any, path: Path) -> None:
@@ -225,7 +236,7 @@ def _configure(library: Library, sock: Any, settings: Settings, mtu: int) -> Non
     path.flags = sctp.SPP_HB_ENABLE | sctp.SPP_PMTUD_DISABLE
     path.hbinterval = settings.heartbeat
     path.pathmtu = mtu - _COMMON_HEADER
-    path.pathmaxrxt = max(1, settings.retransmissions // 2)  # that a path fails is told first
+    path.pathmaxrxt = min(settings.path_retransmissions, max(1, settings.retransmissions // 2))
     _set(library, sock, sctp.PEER_ADDR_PARAMS, path)
     for event in _SENDER_EVENTS:
         subscribe(library, sock, event, True)

@@ -19,6 +19,7 @@ SELECTION: Mapping[str, Provision] = MappingProxyType(
         "congestion_control": _INTRINSIC,
         "full_checksum_send": _INTRINSIC,
         "full_checksum_recv": _INTRINSIC,
+        "keep_alive": Provision.INTRINSIC,
         "soft_error_notify": _OPTIONAL,
     }
 )
@@ -28,6 +29,9 @@ EFFECTS: Mapping[str, str] = MappingProxyType(
         "conn_priority": "the more urgent streams of the association are served first (RFC 8260)",
         "conn_scheduler": "how the streams share the association; for weighted fair queueing, which usrsctp lacks, "
         "fair capacity (fragment by fragment) among equal priorities and strict priority among unequal ones",
+        "group_conn_limit": "streams of the peer beyond it are refused",
+        "conn_timeout": "how often in a row the association retransmits before it gives the peer up",
+        "keep_alive_timeout": "how often an idle peer is probed by heartbeats (RFC 9260 section 8.3)",
         "conn_capacity_profile": "DSCP of all packets",
         "msg_lifetime": "a Message still in our queue expires; one that was sent is given up (PR-SCTP)",
         "msg_priority": "order of what waits in our queue",

@@ -299,6 +299,8 @@ class Streams(AssociationObserver):
             self.carrier.set_capacity_profile(value)
         elif name == "keep_alive_timeout":
             self.association.set_heartbeat(value)
+        elif name == "conn_timeout":
+            self.association.set_timeout(value)
 
     def _apply_all(self, flow: SctpFlow) -> None:
         for name, value in flow.properties.explicit().items():
