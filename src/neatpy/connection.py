@@ -667,9 +667,10 @@ class Connection:
         known = (*self._intent.remotes, *self._intent.locals, self.remote_endpoint, self.local_endpoint)
         if action.startswith("add") and all(endpoint in known for endpoint in endpoints):
             return
-        raise PropertyError(
-            f"{self.stack or 'a connection that is not established'} uses one path: no {action}"
-        )
+        flow = self._path.flow
+        if flow is None:
+            raise PropertyError(f"a connection that is not established uses one path: no {action}")
+        raise PropertyError(f"no {action} on {self.stack}: {flow.stack.one_path}")
 
     # data_path.Owner
 

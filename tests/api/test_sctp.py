@@ -21,13 +21,16 @@ from neatpy import (
     MessageContext,
     Preconnection,
     Preference,
+    PropertyError,
     Reason,
     ReceiveError,
     RemoteEndpoint,
     Scheduler,
     SendError,
     TransportProperties,
+    available_stacks,
 )
+from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.library import obstacle
 
 from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, until
@@ -37,8 +40,6 @@ pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(
 
 @pytest.fixture(autouse=True)
 async def _everything_is_given_back() -> AsyncIterator[None]:
-    from neatpy.stacks._sctp.engine import ENGINE
-
     yield
     await until(lambda: ENGINE.counts() == (0, 0))
 
@@ -313,3 +314,46 @@ async def test_statistics_tell_of_the_association() -> None:
         await receive(server)
         assert client.statistics["streams"] == 1
         assert client.statistics["path_mtu"] > 1000
+
+
+async def test_a_second_loop_finds_the_stack_unavailable_for_as_long_as_the_first_uses_it() -> None:
+    async def look() -> tuple[bool, str]:
+        found = next(stack for stack in available_stacks() if stack.name == "sctp")
+        return found.available, found.reason
+
+    async with listening():
+        available, reason = await asyncio.to_thread(asyncio.run, look())
+        assert not available
+        assert "another event loop" in reason
+        assert await look() == (True, "")
+    await until(lambda: ENGINE.counts() == (0, 0))
+    assert await asyncio.to_thread(asyncio.run, look()) == (True, "")
+
+
+async def test_a_connection_has_one_path_and_says_why() -> None:
+    async with pair() as (client, _):
+        for change in (client.add_remote, client.remove_remote):
+            with pytest.raises(PropertyError, match="AF_CONN"):
+                change(RemoteEndpoint("127.0.0.2", 5000, protocol="sctp"))
+        for change_local in (client.add_local, client.remove_local):
+            with pytest.raises(PropertyError, match="one path"):
+                change_local(LocalEndpoint(address="127.0.0.2"))
+
+
+async def test_many_large_messages_at_once_on_many_streams_all_arrive() -> None:
+    async with listening() as listener:
+        client = await asyncio.wait_for(_ready(going_to(listener).initiate()), 5)
+        clones = await asyncio.gather(*(_ready(client.clone()) for _ in range(150)))
+        for number, clone in enumerate(clones):
+            clone.send(number.to_bytes(2, "big") * 100_000)
+        first = await asyncio.wait_for(listener.accept(), 5)
+        got = set()
+        for _ in clones:
+            server = await asyncio.wait_for(listener.accept(), 20)
+            message = bytes(await receive(server))
+            number = int.from_bytes(message[:2], "big")
+            assert message == number.to_bytes(2, "big") * 100_000
+            got.add(number)
+        assert got == set(range(150))
+        client.abort_group()
+        first.abort_group()

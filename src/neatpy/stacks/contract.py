@@ -335,6 +335,8 @@ class Stack(ABC):
     name: ClassVar[str]
     features: ClassVar[Features]
     lower: Stack | None = None
+    one_path: ClassVar[str] = "it uses one path"
+    """Why endpoints cannot be added to or removed from a Connection (RFC 9622 section 7.5)."""
 
     def available(self) -> Availability:
         """Whether this host can run the stack. Cheap after the first call, and never raises."""

@@ -180,18 +180,23 @@ class Engine:
 
         Raises OSError if there is no library, another loop that is not closed has it, or the process was forked."""
         if self._loop is not loop or self._library is None:
-            if self._process not in (0, os.getpid()):
-                raise OSError(
-                    errno.EBUSY, "SCTP was in use when this process was forked, and cannot be used in it"
-                )
-            if self._users and self._loop is not None and not self._loop.is_closed():
-                raise OSError(errno.EBUSY, "SCTP is in use by another event loop of this process")
+            reason = self.taken(loop)
+            if reason is not None:
+                raise OSError(errno.EBUSY, reason)
             if not self.shut_down():
                 raise OSError(errno.EBUSY, "SCTP is still in use by an event loop that is closed")
             self._start()
             self._loop = loop
             self._turn = turns.of(loop)
         self._users += 1
+
+    def taken(self, loop: asyncio.AbstractEventLoop | None) -> str | None:
+        """Why this loop, or any if it is None, cannot have the engine now."""
+        if self._library is not None and self._process not in (0, os.getpid()):
+            return "SCTP was in use when this process was forked, and cannot be used in it"
+        if self._loop is not loop and self._users and self._loop is not None and not self._loop.is_closed():
+            return None if loop is None else "SCTP is in use by another event loop of this process"
+        return None
 
     def release(self) -> None:
         """Undo one ``acquire``. The last one lets another loop have it."""

@@ -63,7 +63,8 @@ class AssociationObserver:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What an association measures. Times are in seconds. ``unacknowledged`` counts chunks in flight, ``incomplete``
+    """What an association measures. Times are in seconds, but usrsctp counts whole milliseconds: a
+    round trip below one, as on loopback, is 0.0. ``unacknowledged`` counts chunks in flight, ``incomplete``
     chunks that were received and wait for others; what waits to be sent is not known."""
 
     established: bool

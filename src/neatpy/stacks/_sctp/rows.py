@@ -19,7 +19,7 @@ SELECTION: Mapping[str, Provision] = MappingProxyType(
         "congestion_control": _INTRINSIC,
         "full_checksum_send": _INTRINSIC,
         "full_checksum_recv": _INTRINSIC,
-        "keep_alive": Provision.INTRINSIC,
+        "keep_alive": _INTRINSIC,
         "soft_error_notify": _OPTIONAL,
     }
 )

@@ -338,7 +338,7 @@ class Streams(AssociationObserver):
         return 0 if status is None else status.unacknowledged
 
     def statistics(self) -> dict[str, float]:
-        """What the association measures."""
+        """What the association measures; ``rtt`` comes in whole milliseconds."""
         status = None if self._over else self.association.status()
         if status is None:
             return {}
