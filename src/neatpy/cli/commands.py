@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from neatpy.cli.standard_streams import Input, Output
 from neatpy.cli.wishes import Framing, Wishes
 
 _BROKEN = "the connection failed"
+
+_RACE = 0.25
+"""Seconds for which a Connection that says nothing may turn out to be the loser of a race."""
+
+_LOOK = 0.005
+"""Seconds between two looks at whether it has said something."""
 
 
 def to_peer(host: str, port: str, wishes: Wishes) -> Preconnection:
@@ -93,7 +100,7 @@ async def listen(
     async with listener:
         if keep:
             return await _serve_all(listener, framing, wait=wait, echoing=echoing)
-        connection = await listener.accept()
+        connection = await _first_that_stays(listener)
         listener.stop()
         if echoing:
             return await _echo(connection, framing)
@@ -112,6 +119,22 @@ async def explain(preconnection: Preconnection, where: str) -> int:
         return 1
     show_selection(out(), selection)
     return 0 if selection.candidates else 1
+
+
+async def _first_that_stays(listener: Listener) -> Connection:
+    """The first Connection whose client wants it. One that races several stacks may complete two at nearly the same
+    time, and aborts the one that it does not take."""
+    loop = asyncio.get_running_loop()
+    while True:
+        connection = await listener.accept()
+        gone: list[Exception] = []
+        connection.on_connection_error = lambda _, error, gone=gone: gone.append(error)
+        until = loop.time() + _RACE
+        while not gone and not connection.statistics["bytes_received"] and loop.time() < until:
+            await asyncio.sleep(_LOOK)
+        connection.on_connection_error = None
+        if not gone or connection.statistics["bytes_received"]:
+            return connection
 
 
 async def _serve_all(
