@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterable
@@ -28,6 +29,7 @@ from dtls_tools import (
 from api.loopback import HOST, MIB, available, datagrams, messages, port_of, turns, until, until_still
 from neatpy import (
     Connection,
+    ConnectionError,
     ConnectionState,
     EstablishmentError,
     Listener,
@@ -42,6 +44,7 @@ from neatpy import (
     TransportProperties,
     TrustVerification,
 )
+from neatpy.stacks._datagram import UdpFlow
 from neatpy.stacks.registry import stacks
 from pki import Authority
 
@@ -214,6 +217,33 @@ async def test_the_capacity_profile_may_change_and_the_limit_of_one_packet_is_kn
         assert 1000 < properties["singular_transmission_msg_max_len"] < 9000
         client.send(b"marked")
         assert await receive(server) == b"marked"
+
+
+async def test_packets_become_smaller_when_the_paths_mtu_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfragmented = 1472
+    read = UdpFlow.read
+
+    def told(flow: UdpFlow, name: str) -> object:
+        return unfragmented if name == "singular_transmission_msg_max_len" else read(flow, name)
+
+    monkeypatch.setattr(UdpFlow, "read", told)
+    async with (
+        listening(properties=messages()) as listener,
+        Relay.to(port_of(listener)) as relay,
+        connected(through(relay, listener), listener) as (client, server),
+    ):
+        client.send(bytes(MIB))
+        assert await receive(server) == bytes(MIB)
+        assert 1400 < max(map(len, relay.seen[True])) <= 1472
+        unfragmented = 1000
+        flow: Any = client._path.flow
+        too_large = ConnectionError("too large", Reason.PROTOCOL_FAILED)
+        too_large.__cause__ = OSError(errno.EMSGSIZE, "Message too long")
+        flow._streams.carrier._below.lower.observer.soft_error(too_large)
+        relay.seen[True].clear()
+        client.send(bytes(MIB))
+        assert await receive(server) == bytes(MIB)
+        assert 900 < max(map(len, relay.seen[True])) <= 1000
 
 
 # Ends

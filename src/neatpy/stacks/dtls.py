@@ -85,13 +85,12 @@ class DtlsStack(Stack):
         return plan.dtls_obstacle(security, listening)
 
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
-        from neatpy.system.datagram_options import wants_errors
+        return await self._connect(candidate, observer)
 
-        return await self._connect(candidate, observer, soft_errors=wants_errors(candidate.properties))
-
-    async def _connect(self, candidate: Candidate, observer: FlowObserver, *, soft_errors: bool) -> DtlsFlow:
+    async def _connect(self, candidate: Candidate, observer: FlowObserver) -> DtlsFlow:
         from neatpy.enumerations import Preference
         from neatpy.stacks._dtls.flow import Below, DtlsFlow
+        from neatpy.system.datagram_options import wants_errors
 
         settings = self._settings_for(candidate.security, listening=False)
         engine = settings.client(candidate.server_name or candidate.remote.ip, None)
@@ -117,7 +116,8 @@ class DtlsStack(Stack):
             hop_limit=candidate.hop_limit,
             label=candidate.label,
         )
-        flow = DtlsFlow(self, candidate.security, engine, observer, outcome, soft_errors)
+        wanted = wants_errors(candidate.properties)
+        flow = DtlsFlow(self, candidate.security, engine, observer, outcome, wanted)
         try:
             flow.start(await self._lower().connect(below, Below(flow)))
             await shaken
@@ -141,7 +141,7 @@ class DtlsStack(Stack):
     async def connect_above(self, candidate: Candidate, observer: FlowObserver) -> Flow:
         """Connect for a stack above this one, whose packets are all to be sent: one that has become larger than the
         path's MTU goes in fragments (RFC 8261 section 5), and all soft errors are told."""
-        flow = await self._connect(candidate, observer, soft_errors=True)
+        flow = await self._connect(candidate, observer)
         flow.fragments = True
         return flow
 

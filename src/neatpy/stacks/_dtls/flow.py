@@ -39,7 +39,8 @@ _OURS = object()
 
 class DtlsFlow(SecureFlow):
     """One DTLS association. ``soft_errors`` says whether the observer wants to hear of them, ``fragments`` whether a
-    Message that does not fit one datagram of the path is sent all the same, and not refused.
+    Message that does not fit one datagram of the path is sent all the same, and not refused, for an observer that then
+    wants to hear of the path's MTU.
 
     ``begins_anew`` is called when the peer says hello once more; while a ``successor`` shakes hands it hears what this
     one hears, since only their keys can tell whose a datagram is."""
@@ -453,7 +454,7 @@ class Below(FlowObserver):
         if flow._state == OPEN:
             if isinstance(cause, OSError) and cause.errno == errno.EMSGSIZE:
                 flow._measure()
-            if flow._soft_errors:
+            if flow._soft_errors or flow.fragments:
                 flow.observer.soft_error(error)
         elif isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED:
             flow._fail(ConnectionRefusedError(cause.errno, "nobody listens on that UDP port"))

@@ -10,10 +10,12 @@ import errno
 import math
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from neatpy.errors import Reason, SendError, TransportServicesError
 from neatpy.message import MessageContext
+from neatpy.stacks._sctp import options
 from neatpy.stacks._sctp.carriers import LARGEST_PACKET, Carrier
 from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks.contract import Address, Flow, FlowObserver
@@ -151,7 +153,19 @@ class SecureCarrier(Carrier, FlowObserver):
             self._put(queue.popleft())
 
     def soft_error(self, error: TransportServicesError) -> None:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EMSGSIZE:
+            self._lower_mtu()
         self._soft(error)
+
+    def _lower_mtu(self) -> None:
+        """Smaller packets from now on. Data that are already in larger chunks go in fragments of IP."""
+        largest = self._largest()
+        if not self._closed and largest < self.path.mtu:
+            self.path.mtu = largest
+            for association in self.path.associations:
+                with suppress(OSError):  # it is ending
+                    options.set_path_mtu(ENGINE.library, association.sock, self.path)
 
     def finished(self) -> None:
         if self._below is not None and not self._closed:
