@@ -88,7 +88,8 @@ async def connect(
     try:
         carrier.start(await lower.connect_above(_below(candidate), carrier))
         streams = Streams(stack, carrier, properties, loop, initiator=True, established=established)
-        streams.association = _begun(carrier.path, candidate.remote.port, streams)
+        local_port = 0 if candidate.local is None else candidate.local.port
+        streams.association = _begun(carrier.path, candidate.remote.port, local_port, streams)
         flow = streams.first(observer)
         await done
     except BaseException:
@@ -101,14 +102,14 @@ async def connect(
     return flow
 
 
-def _begun(path: Path, port: int, streams: Streams) -> Association:
-    """Begin the association, from the port of the same number as the peer's if it is free: there are peers, those of
-    WebRTC among them, that know one number for both sides."""
+def _begun(path: Path, port: int, local_port: int, streams: Streams) -> Association:
+    """Begin the association, from the local port or, if that is 0, from the one of the same number as the peer's where
+    it is free: there are peers, those of WebRTC among them, that know one number for both sides."""
     settings = Settings()
     try:
-        return Association.connect(path, port, streams, settings, local_port=port)
+        return Association.connect(path, port, streams, settings, local_port=local_port or port)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
+        if error.errno != errno.EADDRINUSE or local_port:
             raise
         return Association.connect(path, port, streams, settings)
 
