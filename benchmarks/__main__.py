@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.harness import Measure, Options, Verdict
 
-NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "sctp", "head_of_line", "startup")
-APIS = ("neatpy", "protocol", "streams", "neatpy_sctp", "usrsctp", "aiortc_sctp")
+NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "sctp", "head_of_line", "startup", "classic")
+APIS = ("neatpy", "classic", "protocol", "streams", "neatpy_sctp", "usrsctp", "aiortc_sctp")
 
 
 def main() -> int:

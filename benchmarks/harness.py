@@ -31,6 +31,8 @@ class Contender(NamedTuple):
 
 NEATPY = Contender("neatpy", "uvloop")
 NEATPY_ASYNCIO = Contender("neatpy", "asyncio")
+CLASSIC = Contender("classic", "uvloop")
+CLASSIC_ASYNCIO = Contender("classic", "asyncio")
 PROTOCOL = Contender("protocol", "uvloop")
 PROTOCOL_ASYNCIO = Contender("protocol", "asyncio")
 STREAMS = Contender("streams", "uvloop")

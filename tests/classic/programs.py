@@ -119,13 +119,14 @@ class Program:
 
 
 @contextmanager
-def running(source: str, port: int, stack: str = "tcp") -> Iterator[Program]:
-    """A server that has begun to listen. At the end it is interrupted, and must end without complaint."""
+def running(source: str, port: int, stack: str = "tcp", *, ends: bool = False) -> Iterator[Program]:
+    """A server that has begun to listen. At the end it is interrupted, unless it ends by itself, and must end without
+    complaint."""
     program = Program(source, port, stack)
     try:
         program.until("listening")
         yield program
-        if program.process.poll() is None:
+        if not ends:
             program.interrupt()
         _, complained = program.end()
         assert complained == "", complained

@@ -299,7 +299,7 @@ def test_stop_ends_a_server_in_order(free_port: int) -> None:
     preconnection.start()
     say("over")
     """
-    with running(stopping, free_port) as server:
+    with running(stopping, free_port, ends=True) as server:
         assert run(
             """
             preconnection = client()
@@ -328,7 +328,7 @@ def test_a_stopped_listener_lets_accepted_connections_live_on(free_port: int) ->
     preconnection.start()
     say("over")
     """
-    with running(once, free_port) as server:
+    with running(once, free_port, ends=True) as server:
         assert run(
             """
             def received(connection, message, context, is_end, error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_profiles_mean_what_they_meant(
         ),
     ],
 )
-def test_each_property_becomes_todays(prop: S | M | C, value: object, name: str, now: object) -> None:
+def test_each_property_becomes_todays(prop: Any, value: object, name: str, now: object) -> None:
     properties = TransportProperties()
     properties.add(prop, value)
     assert properties.translated().get(name) == now
@@ -147,7 +148,7 @@ def test_each_property_becomes_todays(prop: S | M | C, value: object, name: str,
     ],
 )
 def test_what_is_no_property_or_value_is_logged_and_ignored(
-    prop: S | M | C, value: object, caplog: pytest.LogCaptureFixture
+    prop: Any, value: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     properties = TransportProperties()
     with caplog.at_level(logging.WARNING):
@@ -189,9 +190,9 @@ def test_a_context_keeps_properties_and_what_framers_know(caplog: pytest.LogCapt
 @pytest.mark.parametrize("action", ["initiate", "listen"])
 def test_an_action_without_its_endpoint_is_refused_at_once(action: str) -> None:
     local, remote = LocalEndpoint(), RemoteEndpoint()
-    given = {"local_endpoint": local} if action == "initiate" else {"remote_endpoint": remote}
+    given: dict[str, Any] = {"local_endpoint": local} if action == "initiate" else {"remote_endpoint": remote}
     with pytest.raises(ValueError, match="needs a"):
-        getattr(Preconnection(**given), action)()  # type: ignore[arg-type]
+        getattr(Preconnection(**given), action)()
 
 
 def test_an_endpoint_that_can_be_none_is_refused_at_once() -> None:
@@ -332,6 +333,7 @@ def test_a_clone_that_fails_tells_its_handler(free_port: int) -> None:
         preconnection.start()
         """,
         free_port,
+        ends=True,
     ):
         assert run(
             """

@@ -5,8 +5,6 @@ names, keeps what is called before ``start()`` until an event loop runs, and cal
 1.0" in the documentation.
 """
 
-from __future__ import annotations
-
 from neatpy.classic.connection import Connection
 from neatpy.classic.connection_properties import ConnectionProperties, TCPUserTimeout
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
@@ -21,11 +19,10 @@ from neatpy.classic.enumerations import (
     ServiceLevel,
     SupportedProtocolStacks,
     TransportPropertyProfiles,
-)
+)  # fmt: skip
 from neatpy.classic.framer import ExampleFramer, Framer, MessageFramer
 from neatpy.classic.listener import Listener
-from neatpy.classic.message_context import MessageContext
-from neatpy.classic.message_data import MessageDataObject
+from neatpy.classic.message_context import MessageContext, MessageDataObject
 from neatpy.classic.message_properties import MessageProperties
 from neatpy.classic.preconnection import Preconnection
 from neatpy.classic.security_parameters import Certificate, SecurityParameters
@@ -34,32 +31,9 @@ from neatpy.classic.transport_properties import TransportProperties
 from neatpy.classic.utils import shim_print
 
 __all__ = [
-    "AddressPreference",
-    "CapacityProfiles",
-    "Certificate",
-    "CommunicationDirections",
-    "Connection",
-    "ConnectionProperties",
-    "ConnectionState",
-    "ExampleFramer",
-    "Framer",
-    "ListenErrorReasons",
-    "Listener",
-    "LocalEndpoint",
-    "MessageContext",
-    "MessageDataObject",
-    "MessageFramer",
-    "MessageProperties",
-    "Preconnection",
-    "PreferenceLevel",
-    "RemoteEndpoint",
-    "SecurityParameters",
-    "SelectionProperties",
-    "SendErrorReason",
-    "ServiceLevel",
-    "SupportedProtocolStacks",
-    "TCPUserTimeout",
-    "TransportProperties",
-    "TransportPropertyProfiles",
-    "shim_print",
-]
+    "AddressPreference", "CapacityProfiles", "Certificate", "CommunicationDirections", "Connection",
+    "ConnectionProperties", "ConnectionState", "ExampleFramer", "Framer", "ListenErrorReasons", "Listener",
+    "LocalEndpoint", "MessageContext", "MessageDataObject", "MessageFramer", "MessageProperties", "Preconnection",
+    "PreferenceLevel", "RemoteEndpoint", "SecurityParameters", "SelectionProperties", "SendErrorReason", "ServiceLevel",
+    "SupportedProtocolStacks", "TCPUserTimeout", "TransportProperties", "TransportPropertyProfiles", "shim_print",
+]  # fmt: skip

@@ -6,16 +6,14 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import neatpy
 from neatpy.classic.connection_properties import ConnectionProperties
 from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
-from neatpy.classic.framer import MessageFramer
 from neatpy.classic.handlers import Handler, takes_two
-from neatpy.classic.message_context import MessageContext
-from neatpy.classic.message_data import MessageDataObject
+from neatpy.classic.message_context import MessageContext, MessageDataObject
 from neatpy.classic.receiving import Receiver
 from neatpy.classic.translation import TABLE, translated
 from neatpy.classic.transport_properties import TransportProperties
@@ -28,51 +26,59 @@ if TYPE_CHECKING:
     from neatpy.classic.running import Run
 
 __all__ = [
-    "Connection",
-    "ConnectionProperties",
-    "ConnectionState",
-    "MessageContext",
-    "MessageDataObject",
-    "SendErrorReason",
-    "SupportedProtocolStacks",
-    "TransportProperties",
-    "shim_print",
-]
+    "Connection", "ConnectionProperties", "ConnectionState", "MessageContext", "MessageDataObject", "SendErrorReason",
+    "SupportedProtocolStacks", "TransportProperties", "shim_print",
+]  # fmt: skip
+
+_Action = TypeVar("_Action", bound=Callable[..., None])
+
+
+def _once_begun(action: _Action) -> _Action:
+    """What is called before an event loop runs is done when it does."""
+
+    @wraps(action)
+    def now_or_later(self: Connection, *arguments: Any, **named: Any) -> None:
+        if self._real is None:
+            self._early.append(partial(action, self, *arguments, **named))
+        else:
+            action(self, *arguments, **named)
+
+    return cast(_Action, now_or_later)
 
 
 class Connection:
     """A Connection, made by a Preconnection, a Listener or ``clone``; never directly.
 
     ``HANDLE_STATE_READY``, ``HANDLE_STATE_CLOSED`` and ``HANDLE_STATE_CONNECTION_ERROR`` are functions of the
-    Connection, or None. What is called before the event loop runs is done when it does.
+    Connection, or None.
     """
 
     HANDLE_STATE_READY: Handler | None = None
     HANDLE_STATE_CLOSED: Handler | None = None
     HANDLE_STATE_CONNECTION_ERROR: Handler | None = None
+    message_framer: Any = None
+    """The MessageFramer of the framer that is at work just now."""
 
-    message_framer: MessageFramer
-    """What the framer calls that is at work just now."""
+    _run: Run
+    _real: neatpy.Connection
+    _receiver: Receiver
 
     def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
         self.preconnection = preconnection
-        self.message_framer = None  # type: ignore[assignment]  # set whenever a framer is at work
         self._properties: TransportProperties = copy.deepcopy(preconnection.transport_properties)
         self._open_real = open_real
-        self._real: neatpy.Connection | None = None
-        self._early: list[Callable[[], object]] = []
-        self._unreported = 0
-        self._peer_is_done = False
+        self._real = None  # type: ignore[assignment]  # until it has begun; whoever needs it waits for that
+        self._early: list[Callable[[], None]] = []
         self._clone_error_handler: Handler | None = None
         self._first_sent_handler: Handler | None = None
-        self._final = False
+        self._unreported = 0
+        self._peer_is_done = self._final = False
         self._parts: neatpy.MessageContext | None = None
 
     def __repr__(self) -> str:
-        return f"<classic Connection over {self._real!r}>"
+        return f"<classic {self._real!r}>"
 
-    # What programs call
-
+    @_once_begun
     def send(
         self,
         message_data: neatpy.Data,
@@ -83,25 +89,20 @@ class Connection:
         """Send a Message, or with ``end_of_message`` False part of one: parts with the same context, or one after
         the other without any, are one Message. ``sent_handler(connection, error_reason)`` hears that it was sent
         (the reason is None then) or why not; one with a single argument hears only of what was sent."""
-        if self._real is None:
-            self._early.append(
-                partial(self.send, message_data, sent_handler, message_context, end_of_message)
-            )
-            return
         context = None if message_context is None else message_context.translated
         if context is None and not (end_of_message and self._parts is None):
-            context = self._parts = self._parts or neatpy.MessageContext()
-            if end_of_message:
-                self._parts = None
+            context = self._parts or neatpy.MessageContext()
+            self._parts = None if end_of_message else context
         future = self._real.send(message_data, context, end_of_message=end_of_message)
-        refusal = self._refusal(future)
+        refusal = self._refusal(future) if future.done() else None
         if context is not None and context.final and end_of_message:
             self._final = True
         if sent_handler is not None:
-            self._report_to(sent_handler, future, refusal)
+            self._report_to(sent_handler, refusal, future)
         elif refusal is not None:
             log.warning("a Message was not sent: %s", refusal.value)
 
+    @_once_begun
     def receive(
         self, handler: Handler, min_incomplete_length: int | None = None, max_length: float = math.inf
     ) -> None:
@@ -111,9 +112,6 @@ class Connection:
 
         Over a stream of bytes without a framer, whatever bytes are there are taken for a Message; it is False where
         they reach ``max_length``. When the Connection breaks, ``error`` says how and there are no data."""
-        if self._real is None:
-            self._early.append(partial(self.receive, handler, min_incomplete_length, max_length))
-            return
         maximum = None if max_length == math.inf else int(max_length)
         self._receiver.request(handler, min_incomplete_length or None, maximum)
 
@@ -121,64 +119,50 @@ class Connection:
         """Call a function, and send together what it sends."""
         if self._real is None:
             batch_block()  # what it sends waits for Ready anyhow
-            return
-        with self._real.batch():
-            batch_block()
+        else:
+            with self._real.batch():
+                batch_block()
 
     def clone(self, clone_error_handler: Handler | None = None) -> Connection:
         """Another Connection to the same peer: a stream where the stack has streams. If it fails,
         ``clone_error_handler(clone)``, or ``(clone, error)`` if it takes two, is called."""
-        clone = Connection(self.preconnection, self._clone_real)
+        clone = Connection(self.preconnection, lambda: self._real.clone())
         clone._clone_error_handler = clone_error_handler
         clone._properties = copy.deepcopy(self._properties)
-        if self._real is None:
-            self._early.append(lambda: self._run.begin(clone))
-        else:
-            self._run.begin(clone)
+        self._begin_clone(clone)
         return clone
 
+    @_once_begun
     def close(self) -> None:
         """Deliver everything sent, then end. A receive that waits for more than there is gets what there is."""
-        if self._real is None:
-            self._early.append(self.close)
-            return
         self._receiver.hand_over()
         self._real.close()
 
+    @_once_begun
     def abort(self) -> None:
         """End at once; what was not delivered is discarded."""
-        if self._real is None:
-            self._early.append(self.abort)
-            return
         self._real.abort()
 
+    @_once_begun
     def stop(self) -> None:
         """End everything that runs: ``start()`` returns when all Connections have delivered what was sent."""
-        if self._real is None:
-            self._early.append(self.stop)
-            return
         self._run.stop()
 
     def get_properties(self) -> dict[str, Any]:
         """A snapshot: ``state``, ``send`` and ``receive`` (whether one can), and ``props``, TransportProperties with
         the Connection Properties as they are now."""
         found = copy.deepcopy(self._properties)
-        real = self._real
-        if real is None:
+        if self._real is None:
             return {"state": ConnectionState.ESTABLISHING, "send": False, "receive": False, "props": found}
-        now = real.get_properties()
-        for prop in ConnectionProperties:
-            if prop in TABLE:
-                found.connection_properties[prop] = TABLE[prop].back(now.get)
-        state = ConnectionState[real.state.name]
-        return {"state": state, "send": real.can_send, "receive": real.can_receive, "props": found}
+        now = self._real.get_properties()
+        found.connection_properties = {prop: TABLE[prop].back(now.get) for prop in ConnectionProperties}
+        state = ConnectionState[self._real.state.name]
+        return {"state": state, "send": now["can_send"], "receive": now["can_receive"], "props": found}
 
-    def set_property(self, connection_property: ConnectionProperties, value: object) -> None:
+    @_once_begun
+    def set_property(self, connection_property: Any, value: object) -> None:
         """Set a Connection Property, on the whole group except for PRIORITY. What is none, is read-only or is refused
         is logged and ignored."""
-        if self._real is None:
-            self._early.append(partial(self.set_property, connection_property, value))
-            return
         if not isinstance(connection_property, ConnectionProperties):
             log.warning("%r is no Connection Property and was ignored", connection_property)
             return
@@ -187,17 +171,35 @@ class Connection:
                 self._real.set_property(name, now)
         except (TypeError, ValueError, AttributeError) as error:
             log.warning("%s was not set: %s", connection_property.name, error)
-        else:
-            self._properties.connection_properties[connection_property] = value
 
     @property
     def transport_stack(self) -> SupportedProtocolStacks | None:
         """The transport protocol in use, whatever runs over it; None while establishing."""
         stack = None if self._real is None else self._real.stack
-        transport = [] if stack is None else [part.upper() for part in stack.split("/")]
-        return next((SupportedProtocolStacks[part] for part in transport if part in _STACKS), None)
+        known = SupportedProtocolStacks.__members__
+        return next((known[part] for part in (stack or "").upper().split("/") if part in known), None)
 
-    # For the Run
+    # For Preconnections, Listeners and the Run
+
+    def attach(self, real: neatpy.Connection, run: Run) -> None:
+        """Here is the Connection that this one stands for."""
+        self._real, self._run = real, run
+        self._receiver = Receiver(self, run.report, self._at_end_of_data)
+        real.on_ready = self._ready
+        real.on_closed = self._closed
+        real.on_establishment_error = self._not_established
+        real.on_connection_error = self._broken
+        if self._first_sent_handler is not None and real.initial_send is not None:
+            self._report_to(self._first_sent_handler, None, real.initial_send)
+
+    def start_receiving(self) -> None:
+        """The Connection is established."""
+        is_stream = self.preconnection.is_stream(self._real)
+        self._receiving = self._run.loop.create_task(self._receiver.run(self._real, is_stream))
+
+    def report_first_send_to(self, sent_handler: Handler | None) -> None:
+        """For the Message of ``initiate_with_send``."""
+        self._first_sent_handler = sent_handler
 
     def begin(self, run: Run) -> None:
         """An event loop runs: begin, and do what was called so far."""
@@ -211,58 +213,37 @@ class Connection:
 
     def abandon(self) -> None:
         """End at once, and tell nobody."""
-        if self._real is not None:
-            self._real.on_establishment_error = self._real.on_closed = self._real.on_connection_error = None
-            self._real.abort()
+        self._real.on_establishment_error = self._real.on_closed = self._real.on_connection_error = None
+        self._real.abort()
 
-    # For Preconnections and Listeners
-
-    def attach(self, real: neatpy.Connection, run: Run) -> None:
-        """Here is the Connection that this one stands for."""
-        self._run = run
-        self._real = real
-        self._receiver = Receiver(self, run.report, self._at_end_of_data)
-        real.on_ready = self._ready
-        real.on_closed = self._closed
-        real.on_establishment_error = self._not_established
-        real.on_connection_error = self._broken
-        if self._first_sent_handler is not None and real.initial_send is not None:
-            self._report_to(self._first_sent_handler, real.initial_send, None)
-
-    def start_receiving(self) -> None:
-        """The Connection is established."""
-        assert self._real is not None
-        is_stream = self.preconnection.is_stream(self._real)
-        self._receiving = self._run.loop.create_task(self._receiver.run(self._real, is_stream))
-
-    def report_first_send_to(self, sent_handler: Handler | None) -> None:
-        """For the Message of ``initiate_with_send``."""
-        self._first_sent_handler = sent_handler
+    @_once_begun
+    def _begin_clone(self, clone: Connection) -> None:
+        self._run.begin(clone)
 
     # Events
 
-    def _ready(self, _: neatpy.Connection) -> None:
+    def _ready(self, real: neatpy.Connection) -> None:
         self.start_receiving()
         if self.HANDLE_STATE_READY is not None:
             self.HANDLE_STATE_READY(self)
 
-    def _closed(self, _: neatpy.Connection) -> None:
+    def _closed(self, real: neatpy.Connection) -> None:
         self._run.ended(self)
         if self.HANDLE_STATE_CLOSED is not None:
             self.HANDLE_STATE_CLOSED(self)
 
-    def _not_established(self, _: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
-        self._run.ended(self)
-        if error.reason is neatpy.Reason.CONNECTION_CLOSED and not isinstance(error, neatpy.CloneError):
-            if self.HANDLE_STATE_CLOSED is not None:
-                self.HANDLE_STATE_CLOSED(self)
-        elif self._clone_error_handler is not None:
-            handler = self._clone_error_handler
-            handler(*(self, error)[: 1 + takes_two(handler)])
+    def _not_established(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
+        clone_handler = self._clone_error_handler
+        if clone_handler is not None:
+            self._run.ended(self)
+            clone_handler(*(self, error)[: 1 + takes_two(clone_handler)])
+        elif error.reason is neatpy.Reason.CONNECTION_CLOSED:
+            self._closed(real)
         elif error.reason is neatpy.Reason.NO_CANDIDATES:
+            self._run.ended(self)
             self.preconnection.unfulfilled(error, self._run)
         else:
-            self._broken(_, error)
+            self._broken(real, error)
 
     def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
         self._run.ended(self)
@@ -278,31 +259,22 @@ class Connection:
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._peer_is_done and not self._unreported and self._real is not None:
+        if self._peer_is_done and not self._unreported:
             self._real.close()
 
-    # Sending
+    # What became of sends
 
     def _report_to(
-        self,
-        handler: Handler,
-        future: asyncio.Future[neatpy.MessageContext],
-        refusal: SendErrorReason | None,
+        self, handler: Handler, refusal: SendErrorReason | None, future: asyncio.Future[neatpy.MessageContext]
     ) -> None:
         self._unreported += 1
-        future.add_done_callback(partial(self._sent, handler, refusal))
+        future.add_done_callback(partial(self._report, handler, refusal))
 
-    def _sent(
-        self,
-        handler: Handler,
-        refusal: SendErrorReason | None,
-        future: asyncio.Future[neatpy.MessageContext],
+    def _report(
+        self, handler: Handler, refusal: SendErrorReason | None, future: asyncio.Future[neatpy.MessageContext]
     ) -> None:
         self._unreported -= 1
-        reason = refusal
-        error = future.exception()
-        if reason is None and error is not None:
-            reason = _reason_of(error)
+        reason = refusal or _reason_of(future.exception())
         try:
             if takes_two(handler):
                 handler(self, reason)
@@ -315,21 +287,12 @@ class Connection:
 
     def _refusal(self, future: asyncio.Future[neatpy.MessageContext]) -> SendErrorReason | None:
         """Why a send was refused at once, if it was."""
-        error = future.exception() if future.done() else None
-        if error is None:
-            return None
-        closing = self._real is not None and self._real.state.name.startswith("CLOS")
-        reason = _reason_of(error)
-        if reason is SendErrorReason.CONNECTION_CLOSING and self._final and not closing:
-            return SendErrorReason.FINAL_MESSAGE_PASSED
+        reason = _reason_of(future.exception())
+        if reason is SendErrorReason.CONNECTION_CLOSING and self._final:
+            closing = self._real.state in (neatpy.ConnectionState.CLOSING, neatpy.ConnectionState.CLOSED)
+            return reason if closing else SendErrorReason.FINAL_MESSAGE_PASSED
         return reason
 
-    def _clone_real(self) -> neatpy.Connection:
-        assert self._real is not None
-        return self._real.clone()
-
-
-_STACKS = frozenset(SupportedProtocolStacks.__members__)
 
 _REASONS = {
     neatpy.Reason.MESSAGE_TOO_LARGE: SendErrorReason.MESSAGE_TOO_LARGE,
@@ -340,11 +303,9 @@ _REASONS = {
 }
 
 
-def _reason_of(error: BaseException) -> SendErrorReason:
+def _reason_of(error: BaseException | None) -> SendErrorReason | None:
+    if error is None:
+        return None
     if isinstance(error, neatpy.Expired):
         return SendErrorReason.MESSAGE_EXPIRED
-    reason = error.reason if isinstance(error, neatpy.TransportServicesError) else None
-    return _REASONS.get(reason, SendErrorReason.FAILURE_UNDERLYING_STACK) if reason else _FAILURE
-
-
-_FAILURE = SendErrorReason.FAILURE_UNDERLYING_STACK
+    return _REASONS.get(getattr(error, "reason", None), SendErrorReason.FAILURE_UNDERLYING_STACK)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import neatpy
 
 __all__ = ["LocalEndpoint", "RemoteEndpoint"]
@@ -12,6 +14,15 @@ class _Endpoint:
         self.interface: str | None = None
         self.port: int | None = None
         self.address: str | None = None
+
+    @classmethod
+    def of(cls, found: neatpy.LocalEndpoint | neatpy.RemoteEndpoint | None) -> Self | None:
+        """One of today's as one of these."""
+        if found is None:
+            return None
+        endpoint = cls()
+        endpoint.address, endpoint.port, endpoint.interface = found.address, found.port, found.interface
+        return endpoint
 
     def with_interface(self, interface: str) -> None:
         """Use this network interface, by name."""

@@ -1,25 +1,15 @@
-"""The enumerations of NEATPy 1.0, with its values. Plain data, which knows nothing of the system below."""
-
-from __future__ import annotations
+"""The enumerations of NEATPy 1.0 that are no properties. Plain data, which knows nothing of the system below."""
 
 from enum import Enum
 
 __all__ = [
-    "AddressPreference",
-    "CapacityProfiles",
-    "CommunicationDirections",
-    "ConnectionState",
-    "ListenErrorReasons",
-    "PreferenceLevel",
-    "SendErrorReason",
-    "ServiceLevel",
-    "SupportedProtocolStacks",
-    "TransportPropertyProfiles",
-]
+    "AddressPreference", "CapacityProfiles", "CommunicationDirections", "ConnectionState", "ListenErrorReasons",
+    "PreferenceLevel", "SendErrorReason", "ServiceLevel", "SupportedProtocolStacks", "TransportPropertyProfiles",
+]  # fmt: skip
 
 
 class PreferenceLevel(Enum):
-    """How much a Selection Property matters; today's :class:`neatpy.Preference`."""
+    """How much a Selection Property matters."""
 
     REQUIRE = 2
     PREFER = 1
@@ -34,51 +24,6 @@ class ServiceLevel(Enum):
     INTRINSIC_SERVICE = 2
     OPTIONAL = 0
     NOT_PROVIDED = -2
-
-
-class SupportedProtocolStacks(Enum):
-    """The transport protocols that 1.0 knew; a Connection's is ``connection.transport_stack``."""
-
-    UDP = 1
-    UDPLITE = 2
-    TCP = 3
-    MPTCP = 4
-    SCTP = 5
-
-
-class ConnectionState(Enum):
-    """Where a Connection is in its life."""
-
-    ESTABLISHING = 1
-    ESTABLISHED = 2
-    CLOSING = 3
-    CLOSED = 4
-
-
-class TransportPropertyProfiles(Enum):
-    """Sets of Selection Properties that go together."""
-
-    RELIABLE_INORDER_STREAM = 1
-    """A reliable, ordered stream of bytes without boundaries, such as TCP."""
-    RELIABLE_MESSAGE = 2
-    """Reliable, ordered Messages, such as SCTP."""
-    UNRELIABLE_DATAGRAM = 3
-    """Messages that may be lost, reordered or doubled, such as UDP."""
-
-
-class CommunicationDirections(Enum):
-    """Values of ``SelectionProperties.DIRECTION``."""
-
-    BIDIRECTIONAL = 1
-    UNIDIRECTIONAL_SEND = 2
-    UNIDIRECTIONAL_RECEIVE = 3
-
-
-class AddressPreference(Enum):
-    """Values of ``SelectionProperties.LOCAL_ADDRESS_PREFERENCE``."""
-
-    STABLE = 1
-    TEMPORARY = 2
 
 
 class CapacityProfiles(Enum):
@@ -109,3 +54,14 @@ class ListenErrorReasons(Enum):
     UNFULFILLED_PROPERTIES = "the properties of the Preconnection cannot be fulfilled"
     UNRESOLVED_LOCAL_ENDPOINT = "the Local Endpoint cannot be used"
     PROHIBITED_BY_POLICY = "policy prohibits it"
+
+
+ConnectionState = Enum("ConnectionState", "ESTABLISHING ESTABLISHED CLOSING CLOSED")
+SupportedProtocolStacks = Enum("SupportedProtocolStacks", "UDP UDPLITE TCP MPTCP SCTP")
+CommunicationDirections = Enum(
+    "CommunicationDirections", "BIDIRECTIONAL UNIDIRECTIONAL_SEND UNIDIRECTIONAL_RECEIVE"
+)
+AddressPreference = Enum("AddressPreference", "STABLE TEMPORARY")
+TransportPropertyProfiles = Enum(
+    "TransportPropertyProfiles", "RELIABLE_INORDER_STREAM RELIABLE_MESSAGE UNRELIABLE_DATAGRAM"
+)

@@ -23,31 +23,31 @@ __all__ = ["ExampleFramer", "Framer", "MessageFramer", "shim_print"]
 
 
 class Framer(ABC):
-    """Base of framers. One object may serve many Connections. What a sent handler is to hear is reported by NEATPy,
-    so that ``sent_handler`` is None and is only to be passed on."""
+    """Base of framers. One object may serve many Connections. NEATPy itself reports what a sent handler is to hear:
+    the ``sent_handler`` here is None, and only to be passed on."""
 
     @abstractmethod
-    def start(self, connection: Connection) -> object:
+    def start(self, connection: Any) -> object:
         """The transport connection is there; what is sent now goes before all Messages. The Connection is ready when
         this returns, unless it returns False: then ``make_connection_ready`` or ``fail_connection`` is to follow."""
 
     @abstractmethod
-    def stop(self, connection: Connection) -> object:
+    def stop(self, connection: Any) -> object:
         """The Connection is ending; what is sent now goes after all Messages."""
 
     @abstractmethod
     def new_sent_message(
         self,
-        connection: Connection,
+        connection: Any,
         message_data: bytes,
-        message_context: MessageContext,
+        message_context: Any,
         sent_handler: Any,
         is_end_of_message: bool,
     ) -> None:
         """A Message, or part of one, is to be sent: pass on with ``send`` what becomes of it."""
 
     @abstractmethod
-    def handle_received_data(self, connection: Connection) -> None:
+    def handle_received_data(self, connection: Any) -> None:
         """Data came: look at it with ``parse``, then deliver and advance. Called again as long as data remains; where
         ``parse`` finds too little, it does not return, and this is called again when there is enough."""
 
@@ -55,17 +55,17 @@ class Framer(ABC):
 class ExampleFramer(Framer):
     """Puts the length of each Message, in four bytes, before it."""
 
-    def start(self, connection: Connection) -> None:
+    def start(self, connection: Any) -> None:
         """There is no handshake."""
 
-    def stop(self, connection: Connection) -> None:
+    def stop(self, connection: Any) -> None:
         """There is no farewell."""
 
     def new_sent_message(
         self,
-        connection: Connection,
+        connection: Any,
         message_data: bytes,
-        message_context: MessageContext,
+        message_context: Any,
         sent_handler: Any,
         is_end_of_message: bool,
     ) -> None:
@@ -73,17 +73,17 @@ class ExampleFramer(Framer):
         framed = len(message_data).to_bytes(4, "big") + message_data
         connection.message_framer.send(connection, framed, message_context, sent_handler, is_end_of_message)
 
-    def handle_received_data(self, connection: Connection) -> None:
+    def handle_received_data(self, connection: Any) -> None:
         """Read the length, then deliver so many bytes."""
-        header, context, _ = connection.message_framer.parse(connection, 4, 4)
-        connection.message_framer.advance_receive_cursor(connection, 4)
-        length = int.from_bytes(header, "big")
-        connection.message_framer.deliver_and_advance_receive_cursor(connection, context, length, True)
+        framer = connection.message_framer
+        header, context, _ = framer.parse(connection, 4, 4)
+        framer.advance_receive_cursor(connection, 4)
+        framer.deliver_and_advance_receive_cursor(connection, context, int.from_bytes(header, "big"), True)
 
 
 class MessageFramer:
-    """What a framer of 1.0 calls, over the handle of today. ``connection`` is there for old times' sake: the object
-    belongs to one framer on one Connection."""
+    """What a framer of 1.0 calls. It belongs to one framer on one Connection; ``connection`` is there for old times'
+    sake."""
 
     def __init__(self, handle: neatpy.MessageFramer, adapter: Adapter) -> None:
         self._handle = handle
@@ -91,63 +91,50 @@ class MessageFramer:
 
     def send(
         self,
-        connection: Connection,
-        message_data: bytes,
-        message_context: MessageContext | None = None,
-        sent_handler: Any = None,
-        is_end_of_message: bool = True,
+        connection: Any,
+        data: bytes,
+        message_context: MessageContext | None,
+        sent_handler: Any,
+        is_end: bool,
     ) -> None:
         """Pass data on to the next framer below, or to the protocol stack."""
-        context = None if message_context is None else message_context.translated_if_used
-        self._handle.send(message_data, context, is_end_of_message)
+        self._handle.send(data, _found(message_context), is_end)
 
-    def parse(
-        self, connection: Connection, minimum: int, maximum: float
-    ) -> tuple[bytes, MessageContext, bool]:
+    def parse(self, connection: Any, minimum: int, maximum: float) -> tuple[bytes, MessageContext, bool]:
         """Look at ``minimum`` to ``maximum`` bytes from the cursor on. If fewer are there this does not return: it
         unwinds out of ``handle_received_data``."""
         data, context, is_end = self._handle.parse(minimum, maximum)
-        return data, MessageContext(context=context), is_end
+        return data, MessageContext(found=context), is_end
 
-    def advance_receive_cursor(self, connection: Connection, length: int) -> None:
+    def advance_receive_cursor(self, connection: Any, length: int) -> None:
         """Discard so many bytes."""
         self._handle.advance_receive_cursor(length)
 
     def deliver_and_advance_receive_cursor(
-        self,
-        connection: Connection,
-        message_context: MessageContext | None,
-        length: int,
-        is_end_of_message: bool,
+        self, connection: Any, message_context: MessageContext | None, length: int, is_end_of_message: bool
     ) -> None:
         """Deliver so many bytes as a Message, or part of one; some may be still to come."""
-        context = None if message_context is None else message_context.translated_if_used
-        self._handle.deliver_and_advance_receive_cursor(context, length, is_end_of_message)
+        self._handle.deliver_and_advance_receive_cursor(_found(message_context), length, is_end_of_message)
 
     def deliver(
-        self,
-        connection: Connection,
-        message_context: MessageContext | None,
-        data: bytes,
-        is_end_of_message: bool = True,
+        self, connection: Any, message_context: MessageContext | None, data: bytes, is_end_of_message: bool
     ) -> None:
         """Deliver data that the framer made itself."""
-        context = None if message_context is None else message_context.translated_if_used
-        self._handle.deliver(context, data, is_end_of_message)
+        self._handle.deliver(_found(message_context), data, is_end_of_message)
 
-    def prepend_framer(self, connection: Connection, other_framer: Framer) -> None:
-        """Put a framer between this one and the application; only in ``start``, or before the Connection is ready."""
+    def prepend_framer(self, connection: Any, other_framer: Framer) -> None:
+        """Put a framer between this one and the application, while this one is not ready: in ``start``, say."""
         self._handle.prepend_framer(self._adapter.like(other_framer))
 
     def append_framer(self, new_framer: Framer) -> None:
         """The same, as 1.0 also called it."""
-        self._handle.prepend_framer(self._adapter.like(new_framer))
+        self.prepend_framer(None, new_framer)
 
-    def make_connection_ready(self, connection: Connection | None = None) -> None:
+    def make_connection_ready(self, connection: Any = None) -> None:
         """The framer's handshake is complete."""
         self._handle.make_connection_ready()
 
-    def fail_connection(self, connection: Connection, error: object) -> None:
+    def fail_connection(self, connection: Any, error: object) -> None:
         """End the Connection; before it is ready, only this attempt to establish it."""
         if not isinstance(error, Exception):
             error = neatpy.ConnectionError(str(error), neatpy.Reason.PROTOCOL_FAILED)
@@ -181,18 +168,12 @@ class Adapter(neatpy.Framer):
         handle.make_connection_closed()
 
     def new_sent_message(
-        self,
-        connection: neatpy.Connection,
-        handle: neatpy.MessageFramer,
-        data: neatpy.Data,
-        context: neatpy.MessageContext,
-        end_of_message: bool,
+        self, connection: Any, handle: neatpy.MessageFramer, data: Any, context: Any, end_of_message: bool
     ) -> None:
         """The old ``new_sent_message``."""
         with self._working(handle) as old:
-            self._framer.new_sent_message(
-                old, bytes(data), MessageContext(context=context), None, end_of_message
-            )
+            found = MessageContext(found=context)
+            self._framer.new_sent_message(old, bytes(data), found, None, end_of_message)
 
     def handle_received_data(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``handle_received_data``."""
@@ -209,3 +190,7 @@ class Adapter(neatpy.Framer):
         finally:
             if before is not None:
                 old.message_framer = before
+
+
+def _found(context: MessageContext | None) -> neatpy.MessageContext | None:
+    return None if context is None else context.found

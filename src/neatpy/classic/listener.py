@@ -55,6 +55,12 @@ class Listener:
         """Accept as many as come."""
         self.set_new_connection_limit(math.inf)
 
+    @property
+    def port(self) -> int | None:
+        """The port that is listened on, which the system chose where 0 was asked for; None before that."""
+        endpoints = [] if self._real is None else self._real.local_endpoints
+        return endpoints[0].port if endpoints else None
+
     # For the Run
 
     def begin(self, run: Run) -> None:
@@ -75,9 +81,9 @@ class Listener:
 
     def abandon(self) -> None:
         """End at once, and tell nobody."""
-        if self._real is not None:
-            self._real.on_stopped = None
-            self._real.stop()
+        assert self._real is not None
+        self._real.on_stopped = None
+        self._real.stop()
 
     # Events
 
@@ -104,15 +110,12 @@ class Listener:
         self._run.ended(self)
         if error.reason is neatpy.Reason.NO_CANDIDATES:
             self.preconnection.unfulfilled(error, self._run)
-            return
-        if self.HANDLE_STATE_LISTEN_ERROR is None:
+        elif self.HANDLE_STATE_LISTEN_ERROR is None:
             log.error("the Listener could not listen: %s", error)
-            return
-        prohibited = error.reason is neatpy.Reason.POLICY_PROHIBITED
-        reasons = ListenErrorReasons
-        self.HANDLE_STATE_LISTEN_ERROR(
-            reasons.PROHIBITED_BY_POLICY if prohibited else reasons.UNRESOLVED_LOCAL_ENDPOINT
-        )
+        elif error.reason is neatpy.Reason.POLICY_PROHIBITED:
+            self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.PROHIBITED_BY_POLICY)
+        else:
+            self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.UNRESOLVED_LOCAL_ENDPOINT)
 
     def _stopped(self, _: neatpy.Listener) -> None:
         self._run.ended(self)

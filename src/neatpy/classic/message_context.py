@@ -1,7 +1,8 @@
-"""The Message Context of NEATPy 1.0, over today's."""
+"""What 1.0 says of a Message, over today's: its context, and the data that receive handlers get."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import neatpy
@@ -10,32 +11,37 @@ from neatpy.classic.message_properties import MessageProperties
 from neatpy.classic.translation import TABLE, translated
 from neatpy.classic.utils import log
 
-__all__ = ["MessageContext", "MessageProperties"]
+__all__ = ["MessageContext", "MessageDataObject", "MessageProperties"]
+
+
+@dataclass(slots=True)
+class MessageDataObject:
+    """The data of a received Message, or of part of one."""
+
+    data: bytes
+    length: int
 
 
 class MessageContext:
     """The properties of one Message, what framers know of it, and where it came from."""
 
-    __slots__ = ("_context", "_message")
+    __slots__ = ("_message", "found")
+
+    found: neatpy.MessageContext | None
+    """Today's context; None if nobody has asked for anything in it yet."""
 
     def __init__(
-        self, message: neatpy.Message | None = None, context: neatpy.MessageContext | None = None
+        self, message: neatpy.Message | None = None, found: neatpy.MessageContext | None = None
     ) -> None:
         self._message = message
-        self._context = context
+        self.found = found
 
     @property
     def translated(self) -> neatpy.MessageContext:
-        """As NEATPy has it now; the same object whenever this one is used."""
-        if self._context is None:
-            message = self._message
-            self._context = neatpy.MessageContext() if message is None else message.context
-        return self._context
-
-    @property
-    def translated_if_used(self) -> neatpy.MessageContext | None:
-        """As NEATPy has it now, or None if nobody has asked for anything in it yet."""
-        return self._context
+        """Today's context, always the same object."""
+        if self.found is None:
+            self.found = neatpy.MessageContext() if self._message is None else self._message.context
+        return self.found
 
     def add(self, key: Any, value: object, scope: Any = None) -> None:
         """Set a Message Property, or with a framer as ``scope`` what that framer is to know. What is no Message
@@ -53,25 +59,18 @@ class MessageContext:
 
     def get(self, key: Any, scope: Any = None) -> Any:
         """A Message Property, or with a framer as ``scope`` what it knows; None if there is none."""
-        if scope is not None:
-            return self.translated.get(scope, key)
-        if not isinstance(key, MessageProperties):
-            log.warning("%r is no Message Property", key)
-            return None
         context = self.translated
-        return TABLE[key].back(lambda name: getattr(context, name))
+        if scope is not None:
+            return context.get(scope, key)
+        if isinstance(key, MessageProperties):
+            return TABLE[key].back(lambda name: getattr(context, name))
+        log.warning("%r is no Message Property", key)
+        return None
 
     def get_remote_endpoint(self) -> RemoteEndpoint | None:
         """Where a received Message came from; None for one to be sent."""
-        found = self.translated.remote_endpoint
-        return None if found is None else _filled(RemoteEndpoint(), found)
+        return RemoteEndpoint.of(self.translated.remote_endpoint)
 
     def get_local_endpoint(self) -> LocalEndpoint | None:
         """Where a received Message arrived; None for one to be sent."""
-        found = self.translated.local_endpoint
-        return None if found is None else _filled(LocalEndpoint(), found)
-
-
-def _filled(old: Any, found: neatpy.RemoteEndpoint | neatpy.LocalEndpoint) -> Any:
-    old.address, old.port, old.interface = found.address, found.port, found.interface
-    return old
+        return LocalEndpoint.of(self.translated.local_endpoint)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import neatpy
 from neatpy.classic.connection import Connection
@@ -15,22 +13,14 @@ from neatpy.classic.handlers import Handler
 from neatpy.classic.listener import Listener
 from neatpy.classic.message_context import MessageContext
 from neatpy.classic.running import Activity, Run, current_run
-from neatpy.classic.security_parameters import SecurityParameters, for_connections, for_listeners
+from neatpy.classic.security_parameters import SecurityParameters, security
 from neatpy.classic.transport_properties import TransportProperties
 from neatpy.classic.utils import shim_print
 
 __all__ = [
-    "Connection",
-    "Framer",
-    "Listener",
-    "LocalEndpoint",
-    "MessageContext",
-    "Preconnection",
-    "RemoteEndpoint",
-    "TransportProperties",
-    "math",
-    "shim_print",
-]
+    "Connection", "Framer", "Listener", "LocalEndpoint", "MessageContext", "Preconnection", "RemoteEndpoint",
+    "TransportProperties", "shim_print",
+]  # fmt: skip
 
 _A = TypeVar("_A", bound=Activity)
 
@@ -69,7 +59,7 @@ class Preconnection:
         """Connect to the Remote Endpoint, for at most ``timeout`` seconds, as soon as an event loop runs.
 
         Raises ValueError without a Remote Endpoint, and ValueError or TypeError for one that can be none."""
-        real = self._translated(for_connections)
+        real = self._translated(listening=False)
         return self._begin(Connection(self, lambda: real.initiate(timeout)))
 
     def initiate_with_send(
@@ -80,7 +70,7 @@ class Preconnection:
         timeout: float | None = None,
     ) -> Connection:
         """Connect, and send a first Message with the handshake where that is possible. Raises as ``initiate``."""
-        real = self._translated(for_connections)
+        real = self._translated(listening=False)
         context = None if message_context is None else message_context.translated
         connection = Connection(self, lambda: real.initiate_with_send(message_data, context, timeout))
         connection.report_first_send_to(sent_handler)
@@ -90,7 +80,7 @@ class Preconnection:
         """Listen at the Local Endpoint, as soon as an event loop runs.
 
         Raises ValueError without a Local Endpoint, and ValueError or TypeError for one that can be none."""
-        real = self._translated(for_listeners)
+        real = self._translated(listening=True)
         return self._begin(Listener(self, real.listen))
 
     def start(self) -> None:
@@ -159,18 +149,16 @@ class Preconnection:
             run.begin(activity)
         return activity
 
-    def _translated(self, security: Callable[[Any], SecurityParameters]) -> neatpy.Preconnection:
-        needed, missing = (
-            (self.remote_endpoint, "Remote")
-            if security is for_connections
-            else (self.local_endpoint, "Local")
-        )
-        if needed is None:
-            raise ValueError(f"the Preconnection needs a {missing} Endpoint for this")
+    def _translated(self, listening: bool) -> neatpy.Preconnection:
+        local, remote = self.local_endpoint, self.remote_endpoint
+        if (local if listening else remote) is None:
+            raise ValueError(
+                f"the Preconnection needs a {'Local' if listening else 'Remote'} Endpoint for this"
+            )
         return neatpy.Preconnection(
-            None if self.local_endpoint is None else self.local_endpoint.translated(),
-            None if self.remote_endpoint is None else self.remote_endpoint.translated(),
+            None if local is None else local.translated(),
+            None if remote is None else remote.translated(),
             self.transport_properties.translated(),
-            security(self.security_needed),
+            security(self.security_needed, listening),
             self._framers,
         )

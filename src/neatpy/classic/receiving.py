@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import neatpy
 from neatpy.classic.handlers import Handler
-from neatpy.classic.message_context import MessageContext
-from neatpy.classic.message_data import MessageDataObject
+from neatpy.classic.message_context import MessageContext, MessageDataObject
 
 if TYPE_CHECKING:
     from neatpy.classic.connection import Connection
@@ -41,12 +40,13 @@ class Receiver:
         self._error: neatpy.ReceiveError | None = None
 
     def request(self, handler: Handler, minimum: int | None, maximum: int | None) -> None:
-        """Answer this one after those before it."""
-        self._requests.append((handler, minimum, maximum))
+        """Answer this one after those before it; nothing comes of it when no more can come, as handlers of 1.0 receive
+        again whatever they are told."""
         if self._error is not None:
-            asyncio.get_running_loop().call_soon(self._refuse)
-        elif self._answering is None and self._awaited is not None:
-            self._awaited.cancel()  # no longer ahead; nothing is lost by it
+            return
+        self._requests.append((handler, minimum, maximum))
+        if self._answering is None and self._awaited is not None:
+            self._awaited.cancel()  # looks no longer ahead; nothing is lost by it
 
     def hand_over(self) -> None:
         """The Connection is about to close: whoever waits for more than there is gets what there is."""
@@ -57,18 +57,27 @@ class Receiver:
         rest = self._real.receive(1, maximum)
         if rest.done() and rest.exception() is None:
             asyncio.get_running_loop().call_soon(self._deliver, handler, rest.result(), maximum)
-        else:
-            rest.cancel()
+        rest.cancel()
 
     async def run(self, real: neatpy.Connection, is_stream: bool) -> None:
         """Go on until nothing more can come. Over a stream any bytes will do; otherwise whole Messages come."""
         self._real, self._is_stream = real, is_stream
         while self._error is None:
             try:
-                if self._requests:
-                    await self._answer()
-                else:
+                if not self._requests:
                     await self._look_ahead()
+                    continue
+                self._answering = request = self._requests.popleft()
+                handler, minimum, maximum = request
+                message = self._take_ahead(maximum) if self._ahead is not None else None
+                if message is None:
+                    self._awaited = real.receive(1 if minimum is None and is_stream else minimum, maximum)
+                    message = await self._awaited
+                self._answering = None
+                if message.data or not is_stream:
+                    self._deliver(handler, message, maximum)
+                else:
+                    self._requests.appendleft(request)  # the end of a stream is no Message
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -81,31 +90,15 @@ class Receiver:
         if self._error.reason is neatpy.Reason.CONNECTION_CLOSED:
             self._at_end()
 
-    async def _answer(self) -> None:
-        self._answering = request = self._requests.popleft()
-        handler, minimum, maximum = request
-        message = self._take_ahead(maximum)
-        if message is None:
-            if minimum is None and self._is_stream:
-                minimum = 1
-            self._awaited = self._real.receive(minimum, maximum)
-            message = await self._awaited
-        self._answering = None
-        if message.data or not self._is_stream:
-            self._deliver(handler, message, maximum)
-        else:
-            self._requests.appendleft(request)  # the end of a stream is no Message
-
     async def _look_ahead(self) -> None:
         self._answering = None
-        if self._ahead is None:
-            self._awaited = self._real.receive()
-            message = await self._awaited
-            if message.data or not self._is_stream:
-                self._ahead = message
-        else:
+        if self._ahead is not None:
             self._awaited = asyncio.get_running_loop().create_future()  # until somebody receives
             await self._awaited
+        self._awaited = self._real.receive()
+        message = await self._awaited
+        if message.data or not self._is_stream:
+            self._ahead = message
 
     def _take_ahead(self, maximum: int | None) -> neatpy.Message | None:
         message, self._ahead = self._ahead, None
@@ -116,28 +109,24 @@ class Receiver:
 
     def _deliver(self, handler: Handler, message: neatpy.Message, maximum: int | None) -> None:
         data = message.data
-        is_end: bool | None
+        is_end: bool | None = None
         if self._is_stream:
-            is_end = None if maximum is None or len(data) < maximum else False
-        elif message.end_of_message:
-            is_end = True if self._in_parts else None
-            self._in_parts = False
-        else:
-            is_end = False
-            self._in_parts = True
+            if maximum is not None and len(data) >= maximum:
+                is_end = False
+        elif not message.end_of_message:
+            is_end, self._in_parts = False, True
+        elif self._in_parts:
+            is_end, self._in_parts = True, False
         self._call(handler, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
 
     def _refuse(self) -> None:
         """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
         they are told."""
-        requests, self._requests = self._requests, deque()
         if self._answering is not None:
-            requests.appendleft(self._answering)
-            self._answering = None
-        if self._error is None or self._error.reason is neatpy.Reason.CONNECTION_CLOSED:
-            return
-        for handler, _, _ in requests:
-            self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, self._error)
+            self._requests.appendleft(self._answering)
+        if self._error is not None and self._error.reason is not neatpy.Reason.CONNECTION_CLOSED:
+            for handler, _, _ in self._requests:
+                self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, self._error)
 
     def _call(self, handler: Handler, *arguments: Any) -> None:
         try:

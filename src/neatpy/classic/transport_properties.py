@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import neatpy
 from neatpy.classic.connection_properties import ConnectionProperties
-from neatpy.classic.enumerations import (
-    PreferenceLevel,
-    ServiceLevel,
-    SupportedProtocolStacks,
-    TransportPropertyProfiles,
-)
+from neatpy.classic.enumerations import PreferenceLevel, TransportPropertyProfiles
 from neatpy.classic.message_properties import MessageProperties
 from neatpy.classic.selection_properties import SelectionProperties
-from neatpy.classic.translation import OldProperty, translated
+from neatpy.classic.translation import TABLE, OldProperty, translated
 from neatpy.classic.utils import log, shim_print
 
 __all__ = [
-    "ConnectionProperties",
-    "MessageProperties",
-    "PreferenceLevel",
-    "SelectionProperties",
-    "ServiceLevel",
-    "SupportedProtocolStacks",
-    "TransportProperties",
-    "TransportPropertyProfiles",
-    "shim_print",
-]
+    "ConnectionProperties", "MessageProperties", "PreferenceLevel", "SelectionProperties", "TransportProperties",
+    "TransportPropertyProfiles", "shim_print",
+]  # fmt: skip
 
 _PROFILES = {
     TransportPropertyProfiles.RELIABLE_INORDER_STREAM: ("REQUIRE", "REQUIRE", "REQUIRE", "PROHIBIT"),
@@ -42,81 +32,70 @@ class TransportProperties:
     """Selection, Message and Connection Properties, in dictionaries by their enumerations."""
 
     def __init__(self, property_profile: TransportPropertyProfiles | None = None) -> None:
-        self.selection_properties = SelectionProperties.get_default()
-        self.message_properties = MessageProperties.get_default()
-        self.connection_properties = ConnectionProperties.get_default()
+        self.selection_properties = _defaults(SelectionProperties)
+        self.message_properties = _defaults(MessageProperties)
+        self.connection_properties = _defaults(ConnectionProperties)
         if property_profile is not None:
-            reliability, order, control, boundaries = _PROFILES[property_profile]
-            self.add(SelectionProperties.RELIABILITY, PreferenceLevel[reliability])
-            self.add(SelectionProperties.PRESERVE_ORDER, PreferenceLevel[order])
-            self.add(SelectionProperties.CONGESTION_CONTROL, PreferenceLevel[control])
-            self.add(SelectionProperties.PRESERVE_MSG_BOUNDARIES, PreferenceLevel[boundaries])
+            s = SelectionProperties
+            places = (s.RELIABILITY, s.PRESERVE_ORDER, s.CONGESTION_CONTROL, s.PRESERVE_MSG_BOUNDARIES)
+            for prop, level in zip(places, _PROFILES[property_profile], strict=True):
+                self.add(prop, PreferenceLevel[level])
         if property_profile is TransportPropertyProfiles.UNRELIABLE_DATAGRAM:
             self.add(MessageProperties.IDEMPOTENT, True)
 
-    def add(self, prop: OldProperty, value: object) -> None:
+    def add(self, prop: OldProperty, value: Any) -> None:
         """Set a property; what is none, is read-only or has a value that is not allowed is logged and ignored."""
-        place = self._place(prop)
-        if place is None:
+        if prop not in TABLE:
+            log.warning("%r is no property and was ignored", prop)
             return
-        if prop is ConnectionProperties.USER_TIMEOUT_TCP and isinstance(value, dict):
-            value = {**self.connection_properties[prop], **value}
         try:
+            if prop is ConnectionProperties.USER_TIMEOUT_TCP:
+                value = {**self.connection_properties[prop], **value}
             if not translated(prop, value):
                 log.warning("%s is kept, but does nothing: RFC 9622 has no such property", prop.name)
         except (TypeError, ValueError, AttributeError) as error:
             log.warning("%s was not set: %s", prop.name, error)
         else:
-            place[prop] = value
+            self._place(prop)[prop] = value
 
     def require(self, prop: SelectionProperties) -> None:
-        """Only what has the feature will do."""
         self.add(prop, PreferenceLevel.REQUIRE)
 
     def prefer(self, prop: SelectionProperties) -> None:
-        """What has the feature is better."""
         self.add(prop, PreferenceLevel.PREFER)
 
     def ignore(self, prop: SelectionProperties) -> None:
-        """The feature does not matter."""
         self.add(prop, PreferenceLevel.IGNORE)
 
     def avoid(self, prop: SelectionProperties) -> None:
-        """What does not have the feature is better."""
         self.add(prop, PreferenceLevel.AVOID)
 
     def prohibit(self, prop: SelectionProperties) -> None:
-        """Nothing that has the feature will do."""
         self.add(prop, PreferenceLevel.PROHIBIT)
 
     def default(self, prop: SelectionProperties) -> None:
         """Take back what was set."""
         place = self._place(prop)
-        if place is not None:
-            place.pop(prop, None)
-            default = type(prop).get_default(prop)
-            if default is not None:
-                place[prop] = default
+        place.pop(prop, None)
+        place.update((one, value) for one, value in _defaults(type(prop)).items() if one is prop)
 
     def translated(self) -> neatpy.TransportProperties:
-        """As NEATPy has them now. Raises TypeError or ValueError for what was put into the dictionaries and is not
-        allowed."""
+        """As NEATPy has them now. Raises TypeError or ValueError for what the dictionaries hold and is not allowed."""
         result = neatpy.TransportProperties()
         for place in (self.selection_properties, self.message_properties, self.connection_properties):
             for prop, value in place.items():
-                if prop in _OTHER_DEFAULTS or value != type(prop).get_default(prop):
+                if prop in _OTHER_DEFAULTS or value != TABLE[prop].default:
                     for name, now in translated(prop, value).items():
                         result.set(name, now)
         return result
 
-    def _place(self, prop: object) -> dict[OldProperty, object] | None:
-        for kind, place in (
-            (SelectionProperties, self.selection_properties),
-            (MessageProperties, self.message_properties),
-            (ConnectionProperties, self.connection_properties),
-        ):
-            if isinstance(prop, kind):
-                found: dict[OldProperty, object] = place
-                return found
-        log.warning("%r is no property and was ignored", prop)
-        return None
+    def _place(self, prop: OldProperty) -> dict[Any, Any]:
+        if isinstance(prop, SelectionProperties):
+            return self.selection_properties
+        return self.message_properties if isinstance(prop, MessageProperties) else self.connection_properties
+
+
+def _defaults(kind: type[Any]) -> dict[Any, Any]:
+    unset = SelectionProperties if kind is SelectionProperties else ()
+    found = {prop: TABLE[prop].default for prop in kind}
+    return {prop: default for prop, default in found.items() if default is not None or not unset}
