@@ -15,6 +15,7 @@ RELIABLE = available("sctp", "tcp")[0]
 """Where reliable data go without security on this host."""
 
 SAYS = {
+    "callbacks.py": "NEATPy: HELLO FROM A CLONE",
     "clone.py": "dnoces"[::-1],
     "custom_framer.py": "[b'one', b'', b'three']",
     "datagrams.py": "got 21.7",

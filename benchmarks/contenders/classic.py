@@ -32,9 +32,7 @@ async def serve(work: str) -> tuple[int, object]:
     listening = asyncio.get_running_loop().create_future()
     listener.HANDLE_STATE_LISTENING = lambda: listening.set_result(None)
     await listening
-    port = listener.port
-    assert port is not None
-    return port, listener
+    return listener.port, listener
 
 
 async def round_trips(port: int, framed: bool, seconds: float) -> float:

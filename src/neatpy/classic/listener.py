@@ -56,10 +56,10 @@ class Listener:
         self.set_new_connection_limit(math.inf)
 
     @property
-    def port(self) -> int | None:
-        """The port that is listened on, which the system chose where 0 was asked for; None before that."""
-        endpoints = [] if self._real is None else self._real.local_endpoints
-        return endpoints[0].port if endpoints else None
+    def port(self) -> int:
+        """The port that is listened on, which the system chose where 0 was asked for; 0 before that."""
+        endpoints = self._real.local_endpoints if self._real is not None else ()
+        return next((endpoint.port or 0 for endpoint in endpoints), 0)
 
     # For the Run
 
