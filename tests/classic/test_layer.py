@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import pkgutil
 import re
@@ -47,24 +46,6 @@ def test_everything_comes_with_one_import_line() -> None:
     exec("from neatpy.classic import *", names)
     for module in OLD_MODULES.values():
         assert set(module) <= set(names)
-
-
-def code_lines(source: str) -> int:
-    """Lines that hold code: neither blank, nor comments, nor documentation."""
-    tree = ast.parse(source)
-    lines = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue
-        if isinstance(node, ast.stmt):
-            own = node.body[0].lineno if isinstance(getattr(node, "body", None), list) else node.end_lineno
-            lines |= set(range(node.lineno, (own or node.lineno) + 1))
-    return len(lines)
-
-
-def test_the_layer_is_thin() -> None:
-    files = list((ROOT / "src" / "neatpy" / "classic").glob("*.py"))
-    assert sum(code_lines(file.read_text()) for file in files) < 1000
 
 
 def test_the_contract_forbids_every_module_that_is_not_public() -> None:

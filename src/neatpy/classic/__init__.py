@@ -5,29 +5,16 @@ names, keeps what is called before ``start()`` until an event loop runs, and cal
 1.0" in the documentation.
 """
 
-from neatpy.classic.connection import Connection
-from neatpy.classic.connection_properties import ConnectionProperties, TCPUserTimeout
-from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
-from neatpy.classic.enumerations import (
-    AddressPreference,
-    CapacityProfiles,
-    CommunicationDirections,
-    ConnectionState,
-    ListenErrorReasons,
-    PreferenceLevel,
-    SendErrorReason,
-    ServiceLevel,
-    SupportedProtocolStacks,
-    TransportPropertyProfiles,
-)  # fmt: skip
+from neatpy.classic.connection import Connection, ConnectionState, MessageDataObject, SendErrorReason
+from neatpy.classic.connection_properties import CapacityProfiles, ConnectionProperties, TCPUserTimeout
+from neatpy.classic.enumerations import AddressPreference, ServiceLevel, SupportedProtocolStacks
 from neatpy.classic.framer import ExampleFramer, Framer, MessageFramer
-from neatpy.classic.listener import Listener
-from neatpy.classic.message_context import MessageContext, MessageDataObject
-from neatpy.classic.message_properties import MessageProperties
-from neatpy.classic.preconnection import Preconnection
+from neatpy.classic.listener import Listener, ListenErrorReasons
+from neatpy.classic.message_context import MessageContext, MessageProperties
+from neatpy.classic.preconnection import LocalEndpoint, Preconnection, RemoteEndpoint
 from neatpy.classic.security_parameters import Certificate, SecurityParameters
-from neatpy.classic.selection_properties import SelectionProperties
-from neatpy.classic.transport_properties import TransportProperties
+from neatpy.classic.selection_properties import CommunicationDirections, PreferenceLevel, SelectionProperties
+from neatpy.classic.transport_properties import TransportProperties, TransportPropertyProfiles
 from neatpy.classic.utils import shim_print
 
 __all__ = [

@@ -72,7 +72,7 @@ class Connection:
         self._clone_error_handler: Handler | None = None
         self._first_sent_handler: Handler | None = None
         self._unreported = 0
-        self._peer_is_done = self._final = False
+        self._peer_is_done = False
         self._parts: neatpy.MessageContext | None = None
 
     def __repr__(self) -> str:
@@ -94,9 +94,7 @@ class Connection:
             context = self._parts or neatpy.MessageContext()
             self._parts = None if end_of_message else context
         future = self._real.send(message_data, context, end_of_message=end_of_message)
-        refusal = self._refusal(future) if future.done() else None
-        if context is not None and context.final and end_of_message:
-            self._final = True
+        refusal = self._reason(future.exception()) if future.done() else None
         if sent_handler is not None:
             self._report_to(sent_handler, refusal, future)
         elif refusal is not None:
@@ -274,7 +272,7 @@ class Connection:
         self, handler: Handler, refusal: SendErrorReason | None, future: asyncio.Future[neatpy.MessageContext]
     ) -> None:
         self._unreported -= 1
-        reason = refusal or _reason_of(future.exception())
+        reason = refusal or self._reason(future.exception())
         try:
             if takes_two(handler):
                 handler(self, reason)
@@ -285,27 +283,22 @@ class Connection:
         finally:
             self._close_if_done()
 
-    def _refusal(self, future: asyncio.Future[neatpy.MessageContext]) -> SendErrorReason | None:
-        """Why a send was refused at once, if it was."""
-        reason = _reason_of(future.exception())
-        if reason is SendErrorReason.CONNECTION_CLOSING and self._final:
-            closing = self._real.state in (neatpy.ConnectionState.CLOSING, neatpy.ConnectionState.CLOSED)
-            return reason if closing else SendErrorReason.FINAL_MESSAGE_PASSED
-        return reason
+    def _reason(self, error: BaseException | None) -> SendErrorReason | None:
+        if error is None:
+            return None
+        if isinstance(error, neatpy.Expired):
+            return SendErrorReason.MESSAGE_EXPIRED
+        found = _REASONS.get(getattr(error, "reason", None), SendErrorReason.FAILURE_UNDERLYING_STACK)
+        if found is SendErrorReason.CONNECTION_CLOSING and self._real.state in _OPEN:
+            return SendErrorReason.FINAL_MESSAGE_PASSED  # nothing else closes an open Connection to sending
+        return found
 
 
-_REASONS = {
+_OPEN = (neatpy.ConnectionState.ESTABLISHING, neatpy.ConnectionState.ESTABLISHED)
+_REASONS: dict[object, SendErrorReason] = {
     neatpy.Reason.MESSAGE_TOO_LARGE: SendErrorReason.MESSAGE_TOO_LARGE,
     neatpy.Reason.INVALID_MESSAGE_PROPERTIES: SendErrorReason.INCONSISTENT_PROPERTIES_PASSED,
     neatpy.Reason.INVALID_CONFIGURATION: SendErrorReason.INCONSISTENT_PROPERTIES_PASSED,
     neatpy.Reason.CONNECTION_CLOSED: SendErrorReason.CONNECTION_CLOSING,
     neatpy.Reason.LOCAL_ABORT: SendErrorReason.CONNECTION_CLOSING,
 }
-
-
-def _reason_of(error: BaseException | None) -> SendErrorReason | None:
-    if error is None:
-        return None
-    if isinstance(error, neatpy.Expired):
-        return SendErrorReason.MESSAGE_EXPIRED
-    return _REASONS.get(getattr(error, "reason", None), SendErrorReason.FAILURE_UNDERLYING_STACK)  # type: ignore[arg-type]

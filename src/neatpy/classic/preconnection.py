@@ -152,9 +152,7 @@ class Preconnection:
     def _translated(self, listening: bool) -> neatpy.Preconnection:
         local, remote = self.local_endpoint, self.remote_endpoint
         if (local if listening else remote) is None:
-            raise ValueError(
-                f"the Preconnection needs a {'Local' if listening else 'Remote'} Endpoint for this"
-            )
+            raise ValueError(f"this needs a {'Local' if listening else 'Remote'} Endpoint")
         return neatpy.Preconnection(
             None if local is None else local.translated(),
             None if remote is None else remote.translated(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import partialmethod
 from typing import Any
 
 import neatpy
@@ -58,26 +60,18 @@ class TransportProperties:
         else:
             self._place(prop)[prop] = value
 
-    def require(self, prop: SelectionProperties) -> None:
-        self.add(prop, PreferenceLevel.REQUIRE)
-
-    def prefer(self, prop: SelectionProperties) -> None:
-        self.add(prop, PreferenceLevel.PREFER)
-
-    def ignore(self, prop: SelectionProperties) -> None:
-        self.add(prop, PreferenceLevel.IGNORE)
-
-    def avoid(self, prop: SelectionProperties) -> None:
-        self.add(prop, PreferenceLevel.AVOID)
-
-    def prohibit(self, prop: SelectionProperties) -> None:
-        self.add(prop, PreferenceLevel.PROHIBIT)
+    require = partialmethod(add, value=PreferenceLevel.REQUIRE)
+    prefer = partialmethod(add, value=PreferenceLevel.PREFER)
+    ignore = partialmethod(add, value=PreferenceLevel.IGNORE)
+    avoid = partialmethod(add, value=PreferenceLevel.AVOID)
+    prohibit = partialmethod(add, value=PreferenceLevel.PROHIBIT)
 
     def default(self, prop: SelectionProperties) -> None:
         """Take back what was set."""
-        place = self._place(prop)
-        place.pop(prop, None)
-        place.update((one, value) for one, value in _defaults(type(prop)).items() if one is prop)
+        place, default = self._place(prop), TABLE[prop].default
+        place[prop] = default
+        if default is None:
+            del place[prop]
 
     def translated(self) -> neatpy.TransportProperties:
         """As NEATPy has them now. Raises TypeError or ValueError for what the dictionaries hold and is not allowed."""
@@ -96,6 +90,9 @@ class TransportProperties:
 
 
 def _defaults(kind: type[Any]) -> dict[Any, Any]:
-    unset = SelectionProperties if kind is SelectionProperties else ()
-    found = {prop: TABLE[prop].default for prop in kind}
-    return {prop: default for prop, default in found.items() if default is not None or not unset}
+    unset = (
+        SelectionProperties.INTERFACE,
+        SelectionProperties.PVD,
+        SelectionProperties.LOCAL_ADDRESS_PREFERENCE,
+    )
+    return {prop: copy(TABLE[prop].default) for prop in kind if prop not in unset}
