@@ -44,7 +44,10 @@ PROFILES = {
 def say(*words):
     print(*words, flush=True)
 def wanted():
-    return TransportProperties(PROFILES[STACK])
+    properties = TransportProperties(PROFILES[STACK])
+    if STACK == "sctp":
+        properties.require(SelectionProperties.MULTISTREAMING)  # with a framer, tcp would do as well
+    return properties
 def client(properties=None, **others):
     remote = RemoteEndpoint()
     remote.with_address("127.0.0.1")

@@ -190,10 +190,10 @@ class Connection:
         if self._first_sent_handler is not None and real.initial_send is not None:
             self._report_to(self._first_sent_handler, None, real.initial_send)
 
-    def start_receiving(self) -> None:
+    def start_receiving(self, *, initiated: bool) -> None:
         """The Connection is established."""
         is_stream = self.preconnection.is_stream(self._real)
-        self._receiving = self._run.loop.create_task(self._receiver.run(self._real, is_stream))
+        self._receiving = self._run.loop.create_task(self._receiver.run(self._real, is_stream, initiated))
 
     def report_first_send_to(self, sent_handler: Handler | None) -> None:
         """For the Message of ``initiate_with_send``."""
@@ -221,7 +221,7 @@ class Connection:
     # Events
 
     def _ready(self, real: neatpy.Connection) -> None:
-        self.start_receiving()
+        self.start_receiving(initiated=True)
         if self.HANDLE_STATE_READY is not None:
             self.HANDLE_STATE_READY(self)
 

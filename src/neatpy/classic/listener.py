@@ -102,7 +102,7 @@ class Listener:
         connection = self.preconnection.connection_for(real)
         connection.attach(real, self._run)
         self._run.add(connection)
-        connection.start_receiving()
+        connection.start_receiving(initiated=False)
         if self.HANDLE_CONNECTION_RECEIVED is not None:
             self.HANDLE_CONNECTION_RECEIVED(connection)
 

@@ -37,6 +37,7 @@ class Receiver:
         self._awaited: asyncio.Future[neatpy.Message] | None = None
         self._ahead: neatpy.Message | None = None
         self._in_parts = False
+        self._in_use = False
         self._error: neatpy.ReceiveError | None = None
 
     def request(self, handler: Handler, minimum: int | None, maximum: int | None) -> None:
@@ -59,9 +60,9 @@ class Receiver:
             asyncio.get_running_loop().call_soon(self._deliver, handler, rest.result(), maximum)
         rest.cancel()
 
-    async def run(self, real: neatpy.Connection, is_stream: bool) -> None:
+    async def run(self, real: neatpy.Connection, is_stream: bool, initiated: bool) -> None:
         """Go on until nothing more can come. Over a stream any bytes will do; otherwise whole Messages come."""
-        self._real, self._is_stream = real, is_stream
+        self._real, self._is_stream, self._in_use = real, is_stream, initiated
         while self._error is None:
             try:
                 if not self._requests:
@@ -109,6 +110,7 @@ class Receiver:
 
     def _deliver(self, handler: Handler, message: neatpy.Message, maximum: int | None) -> None:
         data = message.data
+        self._in_use = True
         is_end: bool | None = None
         if self._is_stream:
             if maximum is not None and len(data) >= maximum:
@@ -121,10 +123,12 @@ class Receiver:
 
     def _refuse(self) -> None:
         """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
-        they are told."""
+        they are told. On an accepted Connection that broke before anything came neither: most of these have only lost
+        the peer's race between stacks, and handlers of 1.0 would take it for an empty Message."""
         if self._answering is not None:
             self._requests.appendleft(self._answering)
-        if self._error is not None and self._error.reason is not neatpy.Reason.CONNECTION_CLOSED:
+        assert self._error is not None
+        if self._in_use and self._error.reason is not neatpy.Reason.CONNECTION_CLOSED:
             for handler, _, _ in self._requests:
                 self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, self._error)
 
