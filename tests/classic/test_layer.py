@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -46,6 +47,15 @@ def test_everything_comes_with_one_import_line() -> None:
     exec("from neatpy.classic import *", names)
     for module in OLD_MODULES.values():
         assert set(module) <= set(names)
+
+
+def test_the_layer_stays_thin() -> None:
+    statements = 0
+    for file in (ROOT / "src" / "neatpy" / "classic").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            documentation = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            statements += isinstance(node, ast.stmt) and not documentation
+    assert statements < 950
 
 
 def test_the_contract_forbids_every_module_that_is_not_public() -> None:
