@@ -204,9 +204,9 @@ class MessageFramer:
         "_earmarked_end",
         "_end_waits",
         "_ended",
+        "_express",
         "_framer",
         "_fruitless",
-        "_idle",
         "_next_frame",
         "_no_more",
         "_open",
@@ -231,7 +231,8 @@ class MessageFramer:
         self._started = self._ready = self._stopped = self._closed = self._passthrough = False
         self._next_frame = shortcut_of(framer, "next_frame")
         self._whole_payload = None if self._next_frame is None else shortcut_of(framer, "whole_payload")
-        self._idle = False  # what comes next begins a frame, which may go straight up
+        # The same while nothing is begun, so that a frame which comes whole and alone goes straight up.
+        self._express: Callable[[bytes], bytes | None] | None = None
         # What arrived from below.
         self._buffer = Buffer()
         self._context: MessageContext | None = None
@@ -355,7 +356,7 @@ class MessageFramer:
     def start_passthrough(self) -> None:
         """From now on, data pass this framer by unchanged in both directions; what is buffered goes up."""
         self._passthrough = True
-        self._idle = False
+        self._express = None
         self._progress += 1
         self._chain.handle_passthrough()
         if self._buffer.size:
@@ -375,9 +376,10 @@ class MessageFramer:
     ) -> None:
         """Data come from below; what cannot be dealt with now waits."""
         chain = self._chain
-        if self._idle and not chain.blocked and context is None:
+        express = self._express
+        if express is not None and context is None and not chain.blocked:
             try:
-                payload = self._whole_payload(data)  # type: ignore[misc]  # there is one if this is idle
+                payload = express(data)
             except Exception:
                 payload = None  # the framer meets the same error again, and is heard
             if payload is not None:
@@ -387,23 +389,23 @@ class MessageFramer:
                 else:
                     above.receive(payload, None, True, last)
                 return
-        self._idle = False
+        self._express = None
         if chain.blocked or self._backlog or not self._started:
             if self._backlog is None:
                 self._backlog = deque()
             self._backlog.append((data, context, end_of_message))
             return
         self._take_in(data, context, end_of_message)
-        if self._whole_payload is not None:
-            self._idle = (
-                not self._buffer.size
-                and self._open is None
-                and not self._earmarked
-                and not self._wanted
-                and not self._backlog
-                and not self._passthrough
-                and not chain.holds_back
-            )
+        if not (
+            self._buffer.size
+            or self._earmarked
+            or self._wanted
+            or self._backlog
+            or self._open is not None
+            or self._passthrough
+            or chain.holds_back
+        ):
+            self._express = self._whole_payload  # what comes next begins a frame
 
     def end_of_data(self) -> None:
         """Nothing more will come from below."""

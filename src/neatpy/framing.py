@@ -435,7 +435,7 @@ class FramedFlow(LayeredFlow):
         if self._closing or self.over:
             return
         self._closing = self.holds_back = True
-        self._top._idle = False
+        self._top._express = None
         self._stop_next()
         if self._linger is not None:  # a closing handshake, which needs what the peer says
             if self.blocked:

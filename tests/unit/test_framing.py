@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -881,6 +882,106 @@ def test_a_derived_framer_that_changes_what_is_sent_is_heard() -> None:
     assert flow.send(b"abc", MessageContext(), True, 1)
     assert flow.send_several([b"d", b"e"], MessageContext(), 2)
     assert lower.sent == b"\0\0\0\3ABC\0\0\0\1D\0\0\0\1E"
+
+
+class Marked(LengthPrefixFramer):
+    """The same format with the highest bit set, by overriding no more than what makes and reads the header."""
+
+    __slots__ = ()
+
+    def make_header(self, length: int, context: MessageContext) -> bytes:
+        return (length | 1 << 31).to_bytes(4, "big")
+
+    def payload_length(self, data: bytes, offset: int) -> int:
+        return super().payload_length(data, offset) & 0x7FFFFFFF
+
+
+class Numbered(LengthPrefixFramer):
+    """Says with each Message how long its header says it is."""
+
+    __slots__ = ()
+
+    def metadata(self, data: bytes, offset: int) -> dict[str, object] | None:
+        return {"length": self.payload_length(data, offset)}
+
+
+def test_no_shortcut_goes_past_a_method_that_a_derived_framer_overrides() -> None:
+    lower, flow, above = framed(Marked())
+    wire = b"\x80\0\0\3abc"
+    assert flow.send(b"abc", MessageContext(), True, 1)
+    assert flow.send_several([b"abc"], MessageContext(), 2)
+    assert lower.sent == wire * 2
+    for _ in range(3):
+        lower.observer.received(wire, None, False, True)
+    lower.observer.received(wire * 2, None, False, True)
+    assert above.messages == [b"abc"] * 5
+    framer = Numbered()
+    lower, flow, above = framed(framer)
+    for _ in range(3):
+        lower.observer.received(b"\0\0\0\3abc", None, False, True)
+    assert [context and context.get(framer, "length") for context in above.contexts] == [3, 3, 3]
+
+
+@given(payloads=st.lists(st.binary(max_size=40), max_size=12), cuts=st.lists(st.integers(0, 40), max_size=30))
+def test_frames_that_come_alone_and_frames_in_pieces_are_the_same_messages(
+    payloads: list[bytes], cuts: list[int]
+) -> None:
+    for framer in (LengthPrefixFramer(2), DelimiterFramer(b"--"), TypeLengthValueFramer(1, 1)):
+        sender_lower, sender, _ = framed(framer)
+        frames: list[bytes] = []
+        for payload in payloads:
+            before = len(sender_lower.sent)
+            with contextlib.suppress(SendError):  # the delimiter in a payload
+                sender.send(payload, MessageContext(), True, 1)
+                frames.append(sender_lower.sent[before:])
+        lower, _, above = framed(framer)
+        cut = iter(cuts)
+        for whole in frames:
+            at = next(cut, 0)
+            for piece in (whole[:at], whole[at:]):
+                if piece:
+                    lower.observer.received(piece, None, False, True)
+        alone_lower, _, alone = framed(framer)
+        alone_lower.observer.received(b"".join(frames), None, False, True)
+        assert above.messages == alone.messages
+        assert len(above.messages) == len(frames)
+
+
+def test_a_frame_that_comes_alone_is_not_delivered_after_close() -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    for text in (b"\0\0\0\1a", b"\0\0\0\1b"):
+        lower.observer.received(text, None, False, True)
+    flow.close()
+    lower.observer.received(b"\0\0\0\1c", None, False, True)
+    assert above.messages == [b"a", b"b"]
+
+
+def test_a_frame_that_comes_alone_is_refused_as_any_other_if_it_is_too_long() -> None:
+    lower, _, above = framed(LengthPrefixFramer(max_length=2))
+    lower.observer.received(b"\0\0\0\1a", None, False, True)
+    lower.observer.received(b"\0\0\0\2bb", None, False, True)
+    with asyncio.Runner() as runner:
+        runner.run(_receive_and_wait(lower, b"\0\0\0\3ccc"))
+    assert above.messages == [b"a", b"bb"]
+    ((name, error),) = above.events
+    assert name == "closed"
+    assert error.reason is Reason.DEFRAMING_FAILED
+
+
+async def _receive_and_wait(lower: ToyFlow, data: bytes) -> None:
+    lower.observer.received(data, None, False, True)
+    await turn()
+
+
+def test_a_framer_that_lets_pass_lets_pass_what_looks_like_its_frame() -> None:
+    lower, flow, above = framed(LengthPrefixFramer())
+    for _ in range(2):
+        lower.observer.received(b"\0\0\0\1a", None, False, True)
+    flow._top.start_passthrough()
+    lower.observer.received(b"\0\0\0\1a", None, True, True)
+    assert flow.send(b"plain", MessageContext(), True, 1)
+    assert above.messages == [b"a", b"a", b"\0\0\0\1a"]
+    assert lower.sent == b"plain"
 
 
 def test_one_message_too_large_among_several_takes_nothing() -> None:

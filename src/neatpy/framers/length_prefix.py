@@ -56,7 +56,8 @@ class LengthPrefixFramer(HeaderFramer):
         length = len(data)
         if handle.state is not None or length > JOIN_LIMIT or length > self.max_length:
             return None
-        return self._pack(length) + data
+        pack = self._pack
+        return pack(length) + data
 
     def payload_length(self, data: bytes, offset: int) -> int:
         length: int = self._unpack(data, offset)[0]
@@ -64,9 +65,8 @@ class LengthPrefixFramer(HeaderFramer):
 
     @shortens("handle_received_data", "payload_length", "metadata")
     def whole_payload(self, data: bytes) -> bytes | None:
-        size = self.header_size
-        length = len(data) - size
-        return data[size:] if length >= 0 and self._unpack(data)[0] == length <= self.max_length else None
+        unpack, size = self._unpack, self.header_size
+        return data[size:] if unpack(data)[0] == len(data) - size <= self.max_length else None
 
     @shortens("handle_received_data", "payload_length", "metadata")
     def next_frame(self, data: bytes, offset: int) -> Frame | None:

@@ -278,8 +278,8 @@ class StreamFlow(Flow):
             return
         if size == limit:
             self._read_size = _USUAL_READ if limit < _USUAL_READ else min(limit * 4, _LARGE_READ)
-        elif limit > _SMALL_READ and size < limit >> 3:
-            self._read_size = max(limit >> (1 if limit > _USUAL_READ else 2), _SMALL_READ)
+        elif limit > _SMALL_READ and size < limit >> 2:
+            self._read_size = max(limit >> 1, _SMALL_READ)
         if self._closing is None:
             turn = self._turn
             turn.active = True

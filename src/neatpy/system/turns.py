@@ -8,7 +8,7 @@ turn instead, lets everybody above take in what came, and at its end has the wai
 from __future__ import annotations
 
 import asyncio
-from types import BuiltinMethodType, MethodType
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -60,7 +60,8 @@ class Turns:
 turns = Turns()
 
 _Task = asyncio.Task
-_METHODS = (BuiltinMethodType, MethodType)
+_WakeUp = MethodType if isinstance(vars(_Task).get("cancel"), FunctionType) else BuiltinMethodType
+"""The type of the callback by which a future resumes a task."""
 
 
 def complete(future: asyncio.Future[_T], result: _T) -> None:
@@ -69,7 +70,7 @@ def complete(future: asyncio.Future[_T], result: _T) -> None:
     callbacks: list[tuple[Any, Any]] | None = future._callbacks
     if callbacks:
         callback, context = callbacks[0]
-        if type(callback) in _METHODS and isinstance(callback.__self__, _Task) and len(callbacks) == 1:
+        if type(callback) is _WakeUp and isinstance(callback.__self__, _Task) and len(callbacks) == 1:
             future.remove_done_callback(callback)
             future.set_result(result)
             context.run(callback, future)
