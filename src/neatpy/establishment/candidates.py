@@ -26,18 +26,14 @@ if TYPE_CHECKING:
 class Gathered:
     """What a request comes to before names are resolved: the ingredients of the tree."""
 
-    __slots__ = ("names", "paths", "request", "ruled_out_paths", "ruled_out_stacks", "stacks", "targets")
+    __slots__ = ("_ruled_out_stacks", "names", "paths", "request", "ruled_out_paths", "stacks", "targets")
 
     def __init__(self, request: EstablishmentRequest) -> None:
         self.request = request
-        self.stacks, self.ruled_out_stacks = policy.eligible(
-            request.properties,
-            request.security,
-            request.action,
-            request.has_framers,
-            request.stacks if request.stacks is not None else registered_stacks(),
-            _scopes(request.remote_endpoints),
-        )
+        self._ruled_out_stacks: list[RuledOut] | None = None
+        self.stacks: list[RankedStack] = _scoped_stacks(request)
+        if not self.stacks:
+            self.stacks, self._ruled_out_stacks = _all_stacks(request)
         self.paths, self.ruled_out_paths = paths(
             request.properties, request.local_endpoints, request.remote_endpoints, request.list_interfaces
         )
@@ -50,6 +46,13 @@ class Gathered:
                 self.names.append(endpoint)
             else:
                 self.targets.append(target)
+
+    @property
+    def ruled_out_stacks(self) -> list[RuledOut]:
+        """The stacks that are not eligible: asked for by what is said of them, not by what is raced."""
+        if self._ruled_out_stacks is None:
+            _, self._ruled_out_stacks = _all_stacks(self.request)
+        return self._ruled_out_stacks
 
     def in_order(self, targets: Sequence[Target]) -> list[Target]:
         """Targets in the order of the endpoints that they were derived from."""
@@ -264,10 +267,36 @@ _HAS_A_PATH_OF_ITS_OWN = "it is tried on the path of its own interface"
 _Endpoint = TypeVar("_Endpoint", "LocalEndpoint", "RemoteEndpoint")
 
 
-def _scopes(endpoints: Sequence[RemoteEndpoint]) -> set[str] | None:
+def _all_stacks(request: EstablishmentRequest) -> tuple[list[RankedStack], list[RuledOut]]:
+    return policy.eligible(
+        request.properties,
+        request.security,
+        request.action,
+        request.has_framers,
+        request.stacks if request.stacks is not None else registered_stacks(),
+        _scopes(request.remote_endpoints),
+    )
+
+
+def _scoped_stacks(request: EstablishmentRequest) -> list[RankedStack]:
+    """The eligible stacks if each endpoint is for one stack, and some are eligible."""
+    scopes = _scopes(request.remote_endpoints)
+    if scopes is None:
+        return []
+    return policy.eligible_of(
+        scopes,
+        request.properties,
+        request.security,
+        request.action,
+        request.has_framers,
+        request.stacks if request.stacks is not None else registered_stacks(),
+    )
+
+
+def _scopes(endpoints: Sequence[RemoteEndpoint]) -> frozenset[str] | None:
     """The stacks that endpoints are for, if each is for one."""
-    scopes = {endpoint.protocol for endpoint in endpoints if endpoint.protocol}
-    return scopes if len(scopes) and all(endpoint.protocol for endpoint in endpoints) else None
+    scopes = frozenset(endpoint.protocol for endpoint in endpoints if endpoint.protocol)
+    return scopes if scopes and all(endpoint.protocol for endpoint in endpoints) else None
 
 
 def _scoped(endpoints: Sequence[_Endpoint], stack: str) -> Sequence[_Endpoint]:

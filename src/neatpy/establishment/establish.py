@@ -52,7 +52,7 @@ def begin(request: EstablishmentRequest) -> Established | Coroutine[Any, Any, Es
             return _limited(progress, _chosen(gathered, progress))
         if request.plan is not None:
             request.plan.candidate = candidate
-            request.plan.stacks = request.stacks or registered_stacks()
+            request.plan.stacks = request.stacks if request.stacks is not None else registered_stacks()
     attempt = _SoleAttempt(candidate, progress)
     started = attempt.begin()
     if type(started) is CoroutineType or request.prepare is not None:

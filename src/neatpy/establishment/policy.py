@@ -7,7 +7,7 @@ those built on mptcp come first when multipath is active.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neatpy.enumerations import Multipath, Preference, PropertyKind
@@ -106,6 +106,19 @@ class StackPolicy:
                 )
         return ranked, [*obstructed, *ruled_out] if obstructed else ruled_out
 
+    def eligible_of(
+        self,
+        only: frozenset[str],
+        properties: TransportProperties,
+        security: SecurityParameters,
+        action: str,
+        has_framer: bool,
+        stacks: Stacks,
+    ) -> list[RankedStack]:
+        """Those of ``eligible`` that have these names; no other stack is judged, or even loaded."""
+        suitable, _ = self._suitable(properties, security.mode, action, has_framer, stacks, only)
+        return [candidate for candidate in suitable if _obstacle(candidate.stack, security, action) is None]
+
     def _suitable(
         self,
         properties: TransportProperties,
@@ -113,19 +126,21 @@ class StackPolicy:
         action: str,
         has_framer: bool,
         stacks: Stacks,
+        only: frozenset[str] | None = None,
     ) -> tuple[list[RankedStack], list[RuledOut]]:
         if stacks is not self._stacks:
             self._stacks = stacks
             self._verdicts.clear()
-        key = (tuple(properties.explicit().items()), mode, action, has_framer)
+        key = (tuple(properties.explicit().items()), mode, action, has_framer, only)
         try:
             verdict = self._verdicts.get(key)
         except TypeError:  # a value that cannot be hashed
-            return _judge(properties, mode, action, has_framer, stacks)
+            return _judge(properties, mode, action, has_framer, _named(stacks, only))
         if verdict is None:
             if len(self._verdicts) >= _CACHED_VERDICTS:
                 del self._verdicts[next(iter(self._verdicts))]
-            verdict = self._verdicts[key] = _judge(properties, mode, action, has_framer, stacks)
+            verdict = _judge(properties, mode, action, has_framer, _named(stacks, only))
+            self._verdicts[key] = verdict
         return verdict
 
 
@@ -176,12 +191,20 @@ def no_stack_message(ruled_out: Sequence[RuledOut]) -> str:
 _INSECURE = "it is not secure"
 
 
+def _named(stacks: Stacks, only: frozenset[str] | None) -> Iterable[Stack]:
+    return stacks.values() if only is None else [stacks[name] for name in only if name in stacks]
+
+
 def _judge(
-    properties: TransportProperties, mode: SecurityMode, action: str, has_framer: bool, stacks: Stacks
+    properties: TransportProperties,
+    mode: SecurityMode,
+    action: str,
+    has_framer: bool,
+    stacks: Iterable[Stack],
 ) -> tuple[list[RankedStack], list[RuledOut]]:
     ranked = []
     ruled_out = []
-    for stack in stacks.values():
+    for stack in stacks:
         obstacles = _security_mismatch(stack, mode) + _shortcomings(stack, properties, action, has_framer)
         if obstacles:
             ruled_out.append(RuledOut(stack.name, tuple(obstacles)))

@@ -2,8 +2,9 @@
 
 A stack module defines one or more subclasses of :class:`~neatpy.stacks.contract.Stack` that have a ``name`` of their
 own; an entry point names a module that does so. Adding a protocol is therefore one module, here or in another package.
-Nothing is loaded before a stack is first asked for, and what cannot be loaded becomes an unavailable stack with the
-reason, never an ImportError. This room knows no stack by name.
+Nothing is loaded before a stack is first asked for, and of ours, whose modules are called as their topmost protocol,
+only those that are asked for by name. What cannot be loaded becomes an unavailable stack with the reason, never an
+ImportError. This room knows no stack by name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from neatpy.errors import EstablishmentError, Reason
@@ -31,26 +32,82 @@ if TYPE_CHECKING:
     from neatpy.stacks.contract import Flow
 
 _NOT_STACKS = frozenset({"__init__", "contract", "features", "registry"})
+_PACKAGE = __name__.rpartition(".")[0]
 _GROUP = "neatpy.stacks"
 
 
-class StackRegistry:
-    """The stacks of this process by name, each made once, in the order of their names."""
+class Stacks(Mapping[str, "Stack"]):
+    """Stacks by name, each made once, in the order of their names: also those that are unavailable here.
 
-    __slots__ = ("_by_name",)
+    Asked for one of ours by its name, it loads nothing but that one and those below; whatever else is asked, all.
+    """
+
+    __slots__ = ("_all", "_by_module", "_by_name")
 
     def __init__(self) -> None:
-        self._by_name: Mapping[str, Stack] | None = None
+        self._all: Mapping[str, Stack] | None = None
+        self._by_module: dict[str, tuple[Stack, ...]] = {}
+        self._by_name: dict[str, Stack] = {}
+
+    def __getitem__(self, name: str) -> Stack:
+        known = self._by_name.get(name)
+        if known is None:
+            known = self._by_name[name] = self._ours(name) or self._loaded()[name]
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded())
+
+    def __len__(self) -> int:
+        return len(self._loaded())
+
+    def _loaded(self) -> Mapping[str, Stack]:
+        if self._all is None:
+            # Ours come last: no other package replaces them.
+            modules = (*_entry_point_modules(), *_own_modules())
+            found = {stack.name: stack for module in modules for stack in self._made(module)}
+            for stack in found.values():
+                lower = _below(stack.name)
+                if lower in found:
+                    stack.lower = found[lower]
+            self._all = dict(sorted(found.items()))
+        return self._all
+
+    def _ours(self, name: str) -> Stack | None:
+        """The stack of that name, from the module of this package that has the same name."""
+        module = f"{_PACKAGE}.{name.partition('/')[0]}"
+        if module not in _own_modules():
+            return None
+        for stack in self._made(module):
+            if stack.name == name:
+                lower = _below(name)
+                if lower:
+                    stack.lower = self.get(lower)
+                return stack
+        return None
+
+    def _made(self, module: str) -> tuple[Stack, ...]:
+        made = self._by_module.get(module)
+        if made is None:
+            made = self._by_module[module] = _stacks_in(module)
+        return made
+
+
+class StackRegistry:
+    """The stacks of this process."""
+
+    __slots__ = ("_stacks",)
+
+    def __init__(self) -> None:
+        self._stacks = Stacks()
 
     def stacks(self) -> Mapping[str, Stack]:
-        """All stacks, also those that are unavailable here."""
-        if self._by_name is None:
-            self._by_name = MappingProxyType(_load())
-        return self._by_name
+        """All stacks by name, also those that are unavailable here; the same object until ``forget``."""
+        return self._stacks
 
     def forget(self) -> None:
         """Look for stacks anew next time: a module or an entry point has been added."""
-        self._by_name = None
+        self._stacks = Stacks()
 
 
 registry = StackRegistry()
@@ -83,35 +140,27 @@ class UnavailableStack(Stack):
         raise EstablishmentError(f"{self.name} is unavailable: {self._reason}", Reason.NO_CANDIDATES)
 
 
-def _load() -> dict[str, Stack]:
-    found: dict[str, Stack] = {}
-    for module_name in (*_own_modules(), *_entry_point_modules()):
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:  # whatever a foreign module raises, the other stacks live
-            short = module_name.rpartition(".")[2]
-            found[short] = UnavailableStack(short, error)
-            continue
-        for stack_class in _stack_classes(module):
-            stack = stack_class()
-            found[stack.name] = stack
-    for stack in found.values():
-        _, layered, lower = stack.name.partition("/")
-        if layered and lower in found:
-            stack.lower = found[lower]
-    return dict(sorted(found.items()))
+def _below(name: str) -> str:
+    """The name of the stack that a layered one of this name is over; empty if it is not layered."""
+    return name.partition("/")[2]
 
 
-def _own_modules() -> Iterator[str]:
-    package = sys.modules[__name__.rpartition(".")[0]]
+def _stacks_in(module_name: str) -> tuple[Stack, ...]:
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a foreign module raises, the other stacks live
+        return (UnavailableStack(module_name.rpartition(".")[2], error),)
+    return tuple(stack_class() for stack_class in _stack_classes(module))
+
+
+def _own_modules() -> list[str]:
     names: set[str] = set()
-    for directory in package.__path__:
+    for directory in sys.modules[_PACKAGE].__path__:
         for entry in os.listdir(directory):
             name = entry.partition(".")[0]
             if not name.startswith("_") and name not in _NOT_STACKS and entry != name + ".pyi":
                 names.add(name)
-    for name in sorted(names):
-        yield f"{package.__name__}.{name}"
+    return [f"{_PACKAGE}.{name}" for name in sorted(names)]
 
 
 def _entry_point_modules() -> Iterator[str]:
