@@ -12,21 +12,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from neatpy.enumerations import (
-    CapacityProfile,
-    ConnectionState,
-    Direction,
-    InterfaceType,
-    Multipath,
-    MultipathPolicy,
-    Preference,
-    PropertyKind,
-    Scheduler,
-)
+from neatpy import enumerations
+from neatpy.enumerations import ConnectionState, Direction, Preference, PropertyKind
 from neatpy.errors import PropertyError
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from neatpy.enumerations import CapacityProfile, InterfaceType, Multipath, MultipathPolicy, Scheduler
 
 T = TypeVar("T")
 Check = Callable[[Any], Any]
@@ -114,6 +107,49 @@ class Property(Generic[T]):
         return kept
 
 
+class _Choice(Property[T]):
+    """A property whose values are members of an enumeration that is loaded when the property is first looked at.
+
+    ``default`` is the name of a member. Without one, None is allowed too, and the default; ``otherwise`` says what it
+    means then.
+    """
+
+    __slots__ = ("_default", "_enumeration", "_otherwise")
+
+    def __init__(
+        self,
+        rfc_name: str,
+        section: str,
+        enumeration: str,
+        default: str | None,
+        doc: str,
+        otherwise: str = "None",
+    ) -> None:
+        self.rfc_name = rfc_name
+        self.section = section
+        self.doc = doc
+        self.read_only = False
+        self._enumeration = enumeration
+        self._default = default
+        self._otherwise = otherwise
+        if default is None:
+            self.default = None  # type: ignore[assignment]  # T includes None then
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill in what depends on the enumeration."""
+        if name not in ("_check", "allowed", "default"):
+            raise AttributeError(name)
+        enumeration: type[Any] = getattr(enumerations, self._enumeration)
+        self._check = _member(enumeration)
+        self.allowed = _one_of(enumeration)
+        if self._default is None:
+            self._check = _or_none(self._check)
+            self.allowed = f"{self.allowed}, or {self._otherwise}"
+        else:
+            self.default = enumeration[self._default]
+        return getattr(self, name)
+
+
 _SEPARATORS = str.maketrans("-_/", "   ")
 """What may stand between the words of a member's name: ``Low Latency/Interactive`` is the RFC's spelling of one."""
 
@@ -194,25 +230,29 @@ def _or_none(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-def _choices(*kinds: type) -> Check:
+def _named(value: Any) -> Any:
+    return _pairs(value, str)
+
+
+def _named_or_typed(value: Any) -> Any:
+    return _pairs(value, str, enumerations.InterfaceType)
+
+
+def _pairs(value: Any, *kinds: type) -> Any:
     """A set of (preference, name or type); one of them twice with different preferences is a contradiction."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, str | bytes):
+    if isinstance(value, str | bytes):
+        raise TypeError
+    pairs = frozenset(value)
+    chosen: dict[Any, Preference] = {}
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
             raise TypeError
-        pairs = frozenset(value)
-        chosen: dict[Any, Preference] = {}
-        for pair in pairs:
-            if not isinstance(pair, tuple) or len(pair) != 2:
-                raise TypeError
-            preference, name = pair
-            if not isinstance(preference, Preference) or not isinstance(name, kinds):
-                raise TypeError
-            if name == "" or chosen.setdefault(name, preference) is not preference:
-                raise ValueError
-        return pairs
-
-    return check
+        preference, name = pair
+        if not isinstance(preference, Preference) or not isinstance(name, kinds):
+            raise TypeError
+        if name == "" or chosen.setdefault(name, preference) is not preference:
+            raise ValueError
+    return pairs
 
 
 def _one_of(enumeration: type[Any]) -> str:
@@ -279,20 +319,20 @@ class SelectionProperties(HasProperties):
         "keepAlive", "6.2.10", Preference.NO_PREFERENCE, "The transport probes an idle connection."
     )
     interface: Property[frozenset[tuple[Preference, str | InterfaceType]]] = Property(
-        "interface", "6.2.11", _NO_CHOICES, _choices(str, InterfaceType),
+        "interface", "6.2.11", _NO_CHOICES, _named_or_typed,
         "a set of (Preference, interface name or InterfaceType), each name or type once",
         "Which network interfaces to use, by name or InterfaceType.",
     )  # fmt: skip
     pvd: Property[frozenset[tuple[Preference, str]]] = Property(
-        "pvd", "6.2.12", _NO_CHOICES, _choices(str), "a set of (Preference, name of a provisioning domain), each once",
+        "pvd", "6.2.12", _NO_CHOICES, _named, "a set of (Preference, name of a provisioning domain), each once",
         "Which provisioning domains to use.",
     )  # fmt: skip
     use_temporary_local_address: Property[Preference | None] = Property(
         "useTemporaryLocalAddress", "6.2.13", None, _or_none(_preference), f"{_PREFERENCE}, or None",
         "Temporary (privacy) local addresses. None: avoided by Listeners and Rendezvous, preferred by others.",
     )  # fmt: skip
-    multipath: Property[Multipath | None] = Property(
-        "multipath", "6.2.14", None, _or_none(_member(Multipath)), f"{_one_of(Multipath)}, or None",
+    multipath: Property[Multipath | None] = _Choice(
+        "multipath", "6.2.14", "Multipath", None,
         "Use of several paths. None: passive for Listeners, disabled for others.",
     )  # fmt: skip
     advertises_altaddr: Property[bool] = Property(
@@ -344,16 +384,16 @@ class ConnectionProperties(HasProperties):
         "keepAliveTimeout", "8.1.4", None, _number_or_none, _SECONDS,
         "How long a Connection is idle before the transport probes it.",
     )  # fmt: skip
-    conn_scheduler: Property[Scheduler] = Property(
-        "connScheduler", "8.1.5", Scheduler.WEIGHTED_FAIR_QUEUEING, _member(Scheduler), _one_of(Scheduler),
+    conn_scheduler: Property[Scheduler] = _Choice(
+        "connScheduler", "8.1.5", "Scheduler", "WEIGHTED_FAIR_QUEUEING",
         "How the Connections of a group share capacity.",
     )  # fmt: skip
-    conn_capacity_profile: Property[CapacityProfile] = Property(
-        "connCapacityProfile", "8.1.6", CapacityProfile.DEFAULT, _member(CapacityProfile), _one_of(CapacityProfile),
+    conn_capacity_profile: Property[CapacityProfile] = _Choice(
+        "connCapacityProfile", "8.1.6", "CapacityProfile", "DEFAULT",
         "What the traffic wants of the network.",
     )  # fmt: skip
-    multipath_policy: Property[MultipathPolicy] = Property(
-        "multipathPolicy", "8.1.7", MultipathPolicy.HANDOVER, _member(MultipathPolicy), _one_of(MultipathPolicy),
+    multipath_policy: Property[MultipathPolicy] = _Choice(
+        "multipathPolicy", "8.1.7", "MultipathPolicy", "HANDOVER",
         "How several paths are used.",
     )  # fmt: skip
     min_send_rate = _rate("minSendRate", "Below this rate of sending the Connection is of no use.")
@@ -456,10 +496,9 @@ class MessageProperties(HasProperties):
         "msgReliable", "9.1.3.7", None, _or_none(_boolean), "True, False, or None to inherit reliability",
         "Whether a Message is sent again when it is lost.",
     )  # fmt: skip
-    msg_capacity_profile: Property[CapacityProfile | None] = Property(
-        "msgCapacityProfile", "9.1.3.8", None, _or_none(_member(CapacityProfile)),
-        f"{_one_of(CapacityProfile)}, or None to inherit connCapacityProfile",
-        "What a Message wants of the network.",
+    msg_capacity_profile: Property[CapacityProfile | None] = _Choice(
+        "msgCapacityProfile", "9.1.3.8", "CapacityProfile", None, "What a Message wants of the network.",
+        "None to inherit connCapacityProfile",
     )  # fmt: skip
     no_fragmentation: Property[bool] = Property(
         "noFragmentation",

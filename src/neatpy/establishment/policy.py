@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from neatpy.enumerations import Multipath, Preference, PropertyKind
+from neatpy.enumerations import Preference, PropertyKind
 from neatpy.establishment.ruled_out import RuledOut
 from neatpy.properties import PROPERTIES
 from neatpy.security import SecurityMode
@@ -18,6 +18,7 @@ from neatpy.stacks.features import Provision
 from neatpy.stacks.registry import stacks
 
 if TYPE_CHECKING:
+    from neatpy.enumerations import Multipath
     from neatpy.properties import TransportProperties
     from neatpy.security import SecurityParameters
     from neatpy.stacks.contract import Stack
@@ -273,7 +274,7 @@ def _ranked(
             reasons.append(f"it always has {name}, which is to be avoided")
         elif preference in _UNWANTED and provision is Provision.OPTIONAL:
             reasons.append(f"{name} is switched off")
-    multipath = properties.multipath is Multipath.ACTIVE and "mptcp" in stack.name.split("/")
+    multipath = "mptcp" in stack.name.split("/") and _is_active(properties.multipath)
     if multipath:
         reasons.append("multipath is active")
     phase = int(mode is SecurityMode.OPPORTUNISTIC and not stack.features.secure)
@@ -281,6 +282,12 @@ def _ranked(
         reasons.append("it is not secure, so it waits until every secure stack has failed")
     reasons.append(f"place {stack.features.rank} in the order of stacks")
     return RankedStack(stack, phase, (-int(multipath), -satisfied, violated), usual, tuple(reasons))
+
+
+def _is_active(multipath: Multipath | None) -> bool:
+    from neatpy.enumerations import Multipath
+
+    return multipath is Multipath.ACTIVE
 
 
 _UNWANTED = frozenset({Preference.AVOID, Preference.PROHIBIT})

@@ -510,7 +510,7 @@ async def connect_stream(
 def _configure(sock: socket.socket, candidate: Candidate) -> None:
     properties = candidate.properties
     options.limit_unsent(sock)
-    options.choose_delay(sock, properties.conn_capacity_profile)
+    options.choose_delay(sock, properties)
     if candidate.interface is not None:
         options.bind_to_interface(sock, candidate.interface)
     options.apply_stream_options(sock, properties)

@@ -121,7 +121,7 @@ async def listen_stream(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # What is accepted inherits the options.
         options.limit_unsent(sock)
-        options.choose_delay(sock, properties.conn_capacity_profile)
+        options.choose_delay(sock, properties)
         if request.interface is not None:
             options.bind_to_interface(sock, request.interface)
         options.apply_stream_options(sock, properties)

@@ -12,9 +12,9 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from neatpy.enumerations import CapacityProfile, Preference
+from neatpy.enumerations import Preference
 
 try:
     import fcntl
@@ -22,6 +22,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from neatpy.enumerations import CapacityProfile
     from neatpy.properties import TransportProperties
 
 _IPV6_ADDR_PREFERENCES = 72
@@ -33,7 +34,6 @@ _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _USER_TIMEOUT_MAXIMUM = 0x7FFFFFFF
 _ECN_BITS = 0x03
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)
-_THROUGHPUT_PROFILES = (CapacityProfile.SCAVENGER, CapacityProfile.CAPACITY_SEEKING)
 
 _SIOCOUTQ = 0x5411
 _SIZE = 104
@@ -128,7 +128,9 @@ def abort_on_close(sock: socket.socket) -> None:
 
 def wants_small_packets_at_once(profile: CapacityProfile) -> bool:
     """Whether a capacity profile turns Nagle's algorithm off. All do but the two that seek throughput alone."""
-    return profile not in _THROUGHPUT_PROFILES
+    from neatpy.enumerations import CapacityProfile
+
+    return profile not in (CapacityProfile.SCAVENGER, CapacityProfile.CAPACITY_SEEKING)
 
 
 def set_no_delay(sock: socket.socket, enabled: bool) -> None:
@@ -136,9 +138,10 @@ def set_no_delay(sock: socket.socket, enabled: bool) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(enabled))
 
 
-def choose_delay(sock: socket.socket, profile: CapacityProfile) -> None:
-    """Nagle's algorithm as this capacity profile wants it; the kernel has it on."""
-    if wants_small_packets_at_once(profile):
+def choose_delay(sock: socket.socket, properties: TransportProperties) -> None:
+    """Nagle's algorithm as the capacity profile wants it: off by default, while the kernel has it on."""
+    profile = properties.explicit().get("conn_capacity_profile")
+    if profile is None or wants_small_packets_at_once(cast("CapacityProfile", profile)):
         set_no_delay(sock, True)
 
 
