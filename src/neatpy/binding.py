@@ -16,7 +16,8 @@ from neatpy.enumerations import Multipath
 from neatpy.errors import Attempted, EstablishmentError, Reason
 from neatpy.establishment.paths import paths
 from neatpy.establishment.policy import LISTEN, eligible_stacks, no_stack_message
-from neatpy.establishment.resolution import addresses_of, port_of
+from neatpy.establishment.resolution import addresses_of
+from neatpy.establishment.targets import port_of
 from neatpy.security import SecurityMode
 from neatpy.stacks.contract import Accepted, Address, Flow, ListenRequest, Refused, Stack, StackListener
 from neatpy.system.datagrams import DatagramPorts

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from neatpy.endpoint import RemoteEndpoint
 from neatpy.enumerations import InterfaceType
 from neatpy.errors import EstablishmentError, Reason
-from neatpy.establishment.candidates import CandidateTree, gather, leaf_key, sole_candidate
+from neatpy.establishment.candidates import gather, leaf_key, sole_candidate
 from neatpy.establishment.memory import Memory
 from neatpy.establishment.paths import paths
 from neatpy.establishment.request import EstablishmentRequest
+from neatpy.establishment.tree import CandidateTree
 from neatpy.properties import TransportProperties
 from neatpy.stacks.contract import Address
 from neatpy.system.interfaces import NetworkInterface

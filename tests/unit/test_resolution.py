@@ -13,13 +13,10 @@ from neatpy.establishment.resolution import (
     RESOLUTION_DELAY,
     Resolution,
     addresses_of,
-    check_remote,
     interleaved,
-    literal,
-    port_of,
-    port_of_service,
     resolve_endpoints,
 )
+from neatpy.establishment.targets import check_remote, literal, port_of, port_of_service
 from neatpy.stacks.contract import Address
 
 HOST = RemoteEndpoint("example.com", 443)

@@ -10,12 +10,14 @@ from functools import partial
 
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.establishment.attempt import Attempt
-from neatpy.establishment.candidates import CandidateTree, Gathered, ProtocolBranch, leaf_key
+from neatpy.establishment.candidates import Gathered, leaf_key
 from neatpy.establishment.memory import ADDRESS_DELAY, Memory
 from neatpy.establishment.progress import Progress
 from neatpy.establishment.racing import PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
 from neatpy.establishment.request import ABANDONED, RESOLVED, STARTED, WON, Established, EstablishmentRequest
-from neatpy.establishment.resolution import Resolution, Target, lookup
+from neatpy.establishment.resolution import Resolution, lookup
+from neatpy.establishment.targets import Target
+from neatpy.establishment.tree import CandidateTree, ProtocolBranch
 from neatpy.stacks.contract import Candidate
 
 OPPORTUNISTIC_DELAY = 3.0

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.establishment.attempt import Attempt
 from neatpy.establishment.candidates import (
-    CandidateTree,
     Gathered,
     gather,
     leaf_key,
@@ -126,6 +125,8 @@ async def _chosen(gathered: Gathered, progress: Progress) -> Established:
         from neatpy.establishment.contest import Contest
 
         return await Contest(gathered, memory, progress).run()
+    from neatpy.establishment.tree import CandidateTree
+
     tree = CandidateTree(gathered, gathered.targets, memory, time.monotonic())
     leaves = tree.leaves()
     if len(leaves) == 1:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from neatpy.enumerations import Preference
-from neatpy.establishment.resolution import is_link_local
 from neatpy.establishment.ruled_out import RuledOut
+from neatpy.establishment.targets import is_link_local
 
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from neatpy.establishment.candidates import CandidateTree, Gathered, PathBranch, ProtocolBranch, gather
+from neatpy.establishment.candidates import Gathered, gather
 from neatpy.establishment.establish import memory_for
 from neatpy.establishment.policy import registered_stacks, with_availability
 from neatpy.establishment.resolution import Resolution, lookup
 from neatpy.establishment.ruled_out import RuledOut
+from neatpy.establishment.tree import CandidateTree, PathBranch, ProtocolBranch
 
 if TYPE_CHECKING:
     from neatpy.establishment.request import EstablishmentRequest
