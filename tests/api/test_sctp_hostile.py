@@ -10,6 +10,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,8 +35,11 @@ pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(
 ASSOCIATIONS = int(os.environ.get("NEATPY_TEST_ASSOCIATIONS", "2000"))
 """How many are opened and closed; the project's own limit is stated for 10000."""
 
-MOST_KEPT = 600
-"""Bytes that an association which is gone may leave behind, as allocators keep some."""
+WARM_UP = 3000
+"""How many are opened before, until what is kept for reuse has its size."""
+
+MOST_KEPT = 400
+"""Bytes that an association which is gone may leave behind at both of its ends: one that is kept takes thousands."""
 
 
 @pytest.fixture(autouse=True)
@@ -109,10 +113,14 @@ async def test_associations_that_were_closed_leave_no_memory_behind() -> None:
             await until(lambda: ENGINE.counts() == (0, 1))
             gc.collect()
 
-        await open_and_close(ASSOCIATIONS // 2)
-        before = resident()
-        await open_and_close(ASSOCIATIONS)
-        assert resident() - before < ASSOCIATIONS * MOST_KEPT
+        await open_and_close(WARM_UP)
+        sizes = [resident()]
+        for _ in range(4):
+            await open_and_close(ASSOCIATIONS // 4)
+            sizes.append(resident())
+        # Allocators take more now and then; what leaks grows each time.
+        grown = min(after - before for before, after in pairwise(sizes))
+        assert grown < ASSOCIATIONS // 4 * MOST_KEPT
 
 
 async def test_a_flood_of_inits_from_changing_ports_is_bounded_and_starves_nobody() -> None:

@@ -200,6 +200,7 @@ async def test_the_client_program_talks_to_a_listener() -> None:
         program.hangs_up()
         with pytest.raises(ReceiveError):
             await received(server)
+        server.abort()
 
 
 async def test_tsctp_sends_every_message_to_a_listener() -> None:
@@ -224,3 +225,4 @@ async def test_tsctp_sends_every_message_to_a_listener() -> None:
         async with asyncio.timeout(20):
             sizes = [len(message) async for message in server]
         assert sizes == [size] * count
+        server.abort()

@@ -216,7 +216,7 @@ def test_an_unreliable_datagram_goes_over_udp_and_else_over_sctp() -> None:
 
 
 def test_what_tcp_alone_has_is_preferred_to_the_streams_of_sctp() -> None:
-    assert ours(TransportProperties().prefer("keep_alive")) == on_this_host("tcp", "sctp")
+    assert ours(TransportProperties().prefer("active_read_before_send")) == on_this_host("tcp", "sctp")
 
 
 def test_who_prohibits_boundaries_gets_a_stream_of_bytes() -> None:
