@@ -9,12 +9,15 @@ import os
 import random
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import neatpy
 from neatpy import (
     Connection,
     Listener,
@@ -35,10 +38,12 @@ pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(
 ASSOCIATIONS = int(os.environ.get("NEATPY_TEST_ASSOCIATIONS", "2000"))
 """How many are opened and closed; the project's own limit is stated for 10000."""
 
+PATHS = (str(Path(__file__).parent.parent), str(Path(neatpy.__file__).parent.parent))
+
 WARM_UP = 3000
 """How many are opened before, until what is kept for reuse has its size."""
 
-MOST_KEPT = 400
+MOST_KEPT = 64
 """Bytes that an association which is gone may leave behind at both of its ends: one that is kept takes thousands."""
 
 
@@ -96,6 +101,23 @@ def init_packet(source_port: int, destination_port: int, tag: int) -> bytes:
     not os.path.exists("/proc/self/statm"), reason="the system does not tell a process its size"
 )
 async def test_associations_that_were_closed_leave_no_memory_behind() -> None:
+    loop = "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
+    # In a process of its own: usrsctp that was ended and started again keeps some bytes of each association.
+    process = await asyncio.create_subprocess_exec(
+        *(
+            sys.executable,
+            "-c",
+            f"import {loop}; from api.test_sctp_hostile import grown; print({loop}.run(grown()))",
+        ),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 110)
+    assert float(out) < MOST_KEPT
+
+
+async def grown() -> float:
+    """The bytes by which a process grows for each association that it has opened and closed."""
     async with listening() as listener:
 
         async def open_and_close(count: int) -> None:
@@ -106,10 +128,8 @@ async def test_associations_that_were_closed_leave_no_memory_behind() -> None:
                     client.send(b"x")
                 for server in servers:
                     await asyncio.wait_for(server.receive(), 5)
-                for client in clients:
-                    client.abort()
-                for server in servers:
-                    server.abort()
+                for connection in (*clients, *servers):
+                    connection.abort()
             await until(lambda: ENGINE.counts() == (0, 1))
             gc.collect()
 
@@ -118,9 +138,8 @@ async def test_associations_that_were_closed_leave_no_memory_behind() -> None:
         for _ in range(4):
             await open_and_close(ASSOCIATIONS // 4)
             sizes.append(resident())
-        # Allocators take more now and then; what leaks grows each time.
-        grown = min(after - before for before, after in pairwise(sizes))
-        assert grown < ASSOCIATIONS // 4 * MOST_KEPT
+    # Allocators take more now and then; what leaks grows each time.
+    return min(after - before for before, after in pairwise(sizes)) / (ASSOCIATIONS // 4)
 
 
 async def test_a_flood_of_inits_from_changing_ports_is_bounded_and_starves_nobody() -> None:
