@@ -43,7 +43,7 @@ PATHS = (str(Path(__file__).parent.parent), str(Path(neatpy.__file__).parent.par
 WARM_UP = 3000
 """How many are opened before, until what is kept for reuse has its size."""
 
-MOST_KEPT = 64
+MOST_KEPT = 200
 """Bytes that an association which is gone may leave behind at both of its ends: one that is kept takes thousands."""
 
 
