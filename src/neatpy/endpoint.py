@@ -8,19 +8,31 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 _E = TypeVar("_E", bound="_Endpoint")
 
 _INTERFACE_NAME_LIMIT = 64
 
 
-class StunServer(NamedTuple):
-    """A STUN or TURN server, and the (user, password) it wants, if any."""
+class StunServer:
+    """A STUN or TURN server, and the (user, password) it wants, if any. Nobody changes it."""
 
-    address: str
-    port: int
-    credentials: tuple[str, str] | None = None
+    __slots__ = ("address", "credentials", "port")
+
+    def __init__(self, address: str, port: int, credentials: tuple[str, str] | None = None) -> None:
+        self.address = address
+        self.port = port
+        self.credentials = credentials
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StunServer):
+            return NotImplemented
+        ours = (self.address, self.port, self.credentials)
+        return ours == (other.address, other.port, other.credentials)
+
+    def __hash__(self) -> int:
+        return hash((self.address, self.port, self.credentials))
 
     def __repr__(self) -> str:
         """Without the password, for logs."""

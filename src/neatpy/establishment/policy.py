@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neatpy.enumerations import Preference, PropertyKind
-from neatpy.establishment.ruled_out import RuledOut
 from neatpy.properties import PROPERTIES
 from neatpy.security import SecurityMode
 from neatpy.stacks.features import Provision
@@ -19,6 +18,7 @@ from neatpy.stacks.registry import stacks
 
 if TYPE_CHECKING:
     from neatpy.enumerations import Multipath
+    from neatpy.establishment.ruled_out import RuledOut
     from neatpy.properties import TransportProperties
     from neatpy.security import SecurityParameters
     from neatpy.stacks.contract import Stack
@@ -96,14 +96,14 @@ class StackPolicy:
         obstructed: list[RuledOut] = []
         for candidate in suitable:
             if only is not None and candidate.stack.name not in only:
-                obstructed.append(RuledOut(candidate.stack.name, ("every endpoint is for another stack",)))
+                obstructed.append(_ruled_out(candidate.stack.name, ("every endpoint is for another stack",)))
                 continue
             obstacle = _obstacle(candidate.stack, security, action)
             if obstacle is None:
                 ranked.append(candidate)
             else:
                 obstructed.append(
-                    RuledOut(candidate.stack.name, (obstacle,), candidate.stack.features.secure)
+                    _ruled_out(candidate.stack.name, (obstacle,), candidate.stack.features.secure)
                 )
         return ranked, [*obstructed, *ruled_out] if obstructed else ruled_out
 
@@ -170,7 +170,7 @@ def with_availability(ruled_out: Sequence[RuledOut], stacks: Stacks) -> list[Rul
         stack = stacks.get(entry.what)
         available = stack.available() if stack is not None else None
         if available is not None and not available.available:
-            entry = RuledOut(entry.what, (f"it is unavailable: {available.reason}",))
+            entry = _ruled_out(entry.what, (f"it is unavailable: {available.reason}",))
         told.append(entry)
     return sorted(told, key=lambda entry: entry.what)
 
@@ -192,6 +192,12 @@ def no_stack_message(ruled_out: Sequence[RuledOut]) -> str:
 _INSECURE = "it is not secure"
 
 
+def _ruled_out(what: str, reasons: tuple[str, ...], by_parameters: bool = False) -> RuledOut:
+    from neatpy.establishment.ruled_out import RuledOut
+
+    return RuledOut(what, reasons, by_parameters)
+
+
 def _named(stacks: Stacks, only: frozenset[str] | None) -> Iterable[Stack]:
     return stacks.values() if only is None else [stacks[name] for name in only if name in stacks]
 
@@ -208,7 +214,7 @@ def _judge(
     for stack in stacks:
         obstacles = _security_mismatch(stack, mode) + _shortcomings(stack, properties, action, has_framer)
         if obstacles:
-            ruled_out.append(RuledOut(stack.name, tuple(obstacles)))
+            ruled_out.append(_ruled_out(stack.name, tuple(obstacles)))
         else:
             ranked.append(_ranked(stack, properties, mode, has_framer))
     ranked.sort(key=lambda candidate: candidate.order(False))

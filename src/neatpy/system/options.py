@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from neatpy.enumerations import Preference
 
@@ -203,15 +203,7 @@ def apply_stream_options(sock: socket.socket, properties: TransportProperties) -
             option(sock, value, properties)
 
 
-class HasOptions(Protocol):
-    """A socket, or what an event loop offers instead of one."""
-
-    def getsockopt(self, level: int, name: int, size: int, /) -> bytes:
-        """As of ``socket.socket``."""
-        ...
-
-
-def tcp_statistics(sock: HasOptions) -> dict[str, float]:
+def tcp_statistics(sock: socket.socket) -> dict[str, float]:
     """RTT and its variance (s), retransmitted segments, path MTU and congestion window (segments); empty if the
     kernel does not tell."""
     option = getattr(socket, "TCP_INFO", None)

@@ -15,7 +15,7 @@ import asyncio
 import select
 import socket
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, finalize, ref
 
 from neatpy.system.turns import turns
@@ -30,20 +30,23 @@ LINGER = 5.0
 not reset."""
 
 
-class Stream(Protocol):
-    """Whose socket is watched."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    def readable(self) -> None:
-        """There is something to read: data, or the end. Not for a stream that has just been closed."""
-        ...
+    class Stream(Protocol):
+        """Whose socket is watched."""
 
-    def hung_up(self) -> None:
-        """The kernel has an error for this socket; what arrived before it can still be read."""
-        ...
+        def readable(self) -> None:
+            """There is something to read: data, or the end. Not for a stream that has just been closed."""
+            ...
 
-    def abandon(self) -> None:
-        """Nothing came for too long. Only called of those that linger."""
-        ...
+        def hung_up(self) -> None:
+            """The kernel has an error for this socket; what arrived before it can still be read."""
+            ...
+
+        def abandon(self) -> None:
+            """Nothing came for too long, or the loop is gone. Only called of those that linger."""
+            ...
 
 
 class OpenStreams:

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from types import BuiltinMethodType, FunctionType, MethodType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 _T = TypeVar("_T")
 
 
-class Waking(Protocol):
-    """Who has something for somebody that waits."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    def wake(self) -> None:
-        """The turn is over: hand it out. Application code runs in here."""
-        ...
+    class Waking(Protocol):
+        """Who has something for somebody that waits."""
+
+        def wake(self) -> None:
+            """The turn is over: hand it out. Application code runs in here."""
+            ...
 
 
 class Turn:
