@@ -103,7 +103,7 @@ async def establish_clone(parent: Connection, clone: Connection) -> None:
         if flow is None or parent._is_over:
             raise CloneError("the connection to clone is closed", Reason.CONNECTION_CLOSED)
         try:
-            sibling = await flow.open_sibling(clone._intent.properties)
+            sibling = await _open_stream(flow, clone)
         except CloneError as error:
             if error.reason is not Reason.NOT_CLONEABLE or parent._candidate is None:
                 raise
@@ -114,6 +114,17 @@ async def establish_clone(parent: Connection, clone: Connection) -> None:
             clone._established(sibling, None)
     except (TransportServicesError, OSError) as error:
         clone._establishment_failed(_as_clone_error(error))
+
+
+async def _open_stream(flow: Flow, clone: Connection) -> Flow:
+    """A stream beside this one, with the framers of the clone, which get to see the clone."""
+    from neatpy.framing import FramedFlow, frame
+
+    properties, framers = clone._intent.properties, clone._intent.framers
+    if isinstance(flow, FramedFlow):
+        return await flow.open_sibling(properties, framers, clone)
+    sibling = await flow.open_sibling(properties)
+    return await frame(sibling, framers, clone) if framers else sibling
 
 
 def join(parent: Connection, flow: Flow) -> Connection:

@@ -19,6 +19,7 @@ from neatpy import (
     LocalEndpoint,
     Message,
     MessageContext,
+    MessageFramer,
     Preconnection,
     Preference,
     PropertyError,
@@ -30,6 +31,7 @@ from neatpy import (
     TransportProperties,
     available_stacks,
 )
+from neatpy.framers import LengthPrefixFramer
 from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.library import obstacle
 
@@ -147,6 +149,29 @@ async def test_clones_are_streams_and_their_numbers_are_used_again() -> None:
         assert client.state is ConnectionState.ESTABLISHED
         client.send(b"still here")
         assert bytes(await receive(server)) == b"still here"
+
+
+async def test_a_clone_has_the_framer_that_was_given_and_it_sees_the_clone() -> None:
+    seen: list[Connection] = []
+
+    class Seeing(LengthPrefixFramer):
+        def start(self, connection: Connection, handle: MessageFramer) -> None:
+            seen.append(connection)
+            super().start(connection, handle)
+
+    async with pair() as (client, server):
+        clone = await asyncio.wait_for(_ready(client.clone(Seeing())), 5)
+        assert seen == [clone]
+        clone.send(b"framed")
+        other = await asyncio.wait_for(_ready(clone.clone()), 5)
+        assert seen == [clone, other]
+        clones_peer = await _next_peer(server)
+        assert bytes(await receive(clones_peer)) == b"\0\0\0\x06framed"
+
+
+async def _next_peer(server: Connection) -> Connection:
+    await until(lambda: len(server.grouped_connections) > 1)
+    return next(iter(server.grouped_connections - {server}))
 
 
 async def test_three_hundred_clones_are_all_answered() -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             ...
 
         def abandon(self) -> None:
-            """Nothing came for too long, or the loop is gone. Only called of those that linger."""
+            """Nothing came for too long. Only called of those that linger."""
             ...
 
 
