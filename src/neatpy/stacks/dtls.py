@@ -6,7 +6,7 @@ What does the work is loaded when the stack is first used.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks.contract import (
@@ -189,4 +189,4 @@ class DtlsStack(Stack):
             raise EstablishmentError(f"{self.name} cannot be used: {obstacle}", Reason.NO_CANDIDATES)
         if self._settings is None:
             self._settings = SettingsCache()
-        return cast("DtlsSettings", self._settings.get(security, listening, DtlsSettings))
+        return self._settings.get(security, listening, DtlsSettings)

@@ -102,7 +102,7 @@ class DatagramPort(DatagramObserver):
         self._forget = forget
         self._holds = 0
         self._endpoints: dict[tuple[SocketAddress, bytes], DatagramObserver] = {}
-        self._recognisers: list[tuple[int, Recogniser]] = []
+        self._recognisers: list[tuple[int, Recogniser, bool]] = []
         self._touched: set[DatagramObserver] = set()
         self._waiting: dict[DatagramObserver, None] = {}
         self._socket = DatagramSocket(
@@ -132,14 +132,19 @@ class DatagramPort(DatagramObserver):
         if not self._holds:
             self._socket.linger()
 
-    def register(self, recogniser: Recogniser, rank: int) -> None:
-        """Offer datagrams of unknown four-tuples to ``recogniser``, after those of lower rank."""
-        self._recognisers.append((rank, recogniser))
+    def register(self, recogniser: Recogniser, rank: int, *, claims: bool = True) -> None:
+        """Offer datagrams of unknown four-tuples to ``recogniser``, after those of lower rank. One that never
+        ``claims`` a four-tuple, since its peers are known by something else, is asked even when the table is full."""
+        self._recognisers.append((rank, recogniser, claims))
         self._recognisers.sort(key=lambda entry: entry[0])
 
     def unregister(self, recogniser: Recogniser) -> None:
         """Undo ``register``. Idempotent."""
         self._recognisers = [entry for entry in self._recognisers if entry[1] != recogniser]
+
+    def touch(self, endpoint: DatagramObserver) -> None:
+        """Tell it when no more datagrams come in this wake-up; for those that recognisers have dealt with."""
+        self._touched.add(endpoint)
 
     def claim(self, source: SocketAddress, destination: bytes, endpoint: DatagramObserver) -> bool:
         """Make ``endpoint`` the owner of a four-tuple (a recogniser's answer does so by itself); False: table full."""
@@ -222,9 +227,10 @@ class DatagramPort(DatagramObserver):
     # Below
 
     def _recognise(self, data: bytes, source: SocketAddress, destination: bytes) -> DatagramObserver | None:
-        if len(self._endpoints) >= FOUR_TUPLES:
-            return None
-        for _, recognise in self._recognisers:
+        full = len(self._endpoints) >= FOUR_TUPLES
+        for _, recognise, claims in self._recognisers:
+            if full and claims:
+                continue
             endpoint = recognise(data, source, destination)
             if endpoint is not None:
                 if endpoint is not TAKEN:

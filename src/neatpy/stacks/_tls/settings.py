@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks._tls import plan
 
 if TYPE_CHECKING:
     from neatpy.security import SecurityParameters
-    from neatpy.stacks._tls.engine import Settings
+
+_S = TypeVar("_S")
 
 CONTEXTS_KEPT = 64
 
@@ -22,20 +23,20 @@ class SettingsCache:
     __slots__ = ("_kept",)
 
     def __init__(self) -> None:
-        self._kept: dict[object, Settings] = {}
+        self._kept: dict[object, Any] = {}
 
     def get(
         self,
         security: SecurityParameters,
         listening: bool,
-        make: Callable[[SecurityParameters, bool], Settings],
-    ) -> Settings:
+        make: Callable[[SecurityParameters, bool], _S],
+    ) -> _S:
         """The context for these parameters. Raises EstablishmentError where they lack something."""
         missing = plan.misconfiguration(security, listening)
         if missing is not None:
             raise EstablishmentError(missing, Reason.INVALID_CONFIGURATION)
         key = (listening, security.mode, tuple(sorted(security.explicit().items())))
-        settings = self._kept.pop(key, None)
+        settings: _S | None = self._kept.pop(key, None)
         if settings is None:
             settings = make(security.snapshot(), listening)
             while len(self._kept) >= CONTEXTS_KEPT:

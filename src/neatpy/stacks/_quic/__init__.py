@@ -1,0 +1,1 @@
+"""QUIC on a protocol engine without sockets: the adapter to the engine, the driver, and Flows on streams."""

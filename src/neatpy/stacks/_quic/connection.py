@@ -1,0 +1,605 @@
+"""One QUIC connection: the engine driven by datagrams, timers and Flows.
+
+What comes is given to the engine, what the engine makes of it goes to the Flows, and then everything that there is to
+send leaves at once. The clock is ``time.monotonic``: the loop's own may be too coarse for pacing. This room knows the
+engine's adapter, not the engine, and nothing of how connections begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
+from neatpy.security import TrustVerification
+from neatpy.stacks._quic.engine import EngineObserver
+from neatpy.stacks._quic.flow import ABORTED, NO_ERROR, QuicFlow, is_bound, sibling_flow, unbound
+from neatpy.stacks._quic.order import Order
+from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams
+from neatpy.stacks._tls.handshake import CallbackFailed, refused
+from neatpy.system.turns import turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks._quic.engine import Closing, Engine
+    from neatpy.stacks._quic.paths import Path
+    from neatpy.stacks._quic.settings import QuicSettings
+    from neatpy.stacks.contract import Stack
+
+HANDSHAKE, HELD, OPEN, OVER = range(4)
+"""The states of a connection; it is held while the program's callback decides."""
+
+ANSWERING = 1.0
+"""Seconds for which a connection that was closed still says so to a peer that has missed it."""
+
+BAD_CERTIFICATE = 42
+_QUIET = 0.4
+"""The part of the idle timeout after which the peer is asked whether it is there."""
+
+
+class QuicTransport(EngineObserver):
+    """The connection that carries Flows. ``outcome`` is called once, when the handshake (callbacks included) has
+    succeeded or failed; one that failed has ended itself. ``retired`` is called when nothing is left of it."""
+
+    __slots__ = (
+        "_answering",
+        "_deadline",
+        "_draining",
+        "_goodbye",
+        "_held_task",
+        "_in_turn",
+        "_keep_alive_after",
+        "_outcome",
+        "_retired",
+        "_scheduled",
+        "_settings",
+        "_state",
+        "_timer",
+        "_timer_at",
+        "_turn",
+        "_writers",
+        "early",
+        "engine",
+        "flows",
+        "loop",
+        "order",
+        "path",
+        "properties",
+        "server_name",
+        "stack",
+    )
+
+    path: Path
+
+    def __init__(
+        self,
+        stack: Stack,
+        settings: QuicSettings,
+        engine: Engine,
+        properties: TransportProperties,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        server_name: str | None,
+        outcome: Callable[[QuicTransport, BaseException | None], None],
+        retired: Callable[[QuicTransport], None] | None = None,
+    ) -> None:
+        self.stack = stack
+        self.engine = engine
+        engine.observer = self
+        self.properties = properties
+        self.loop = loop
+        self.server_name = server_name
+        self.flows: dict[int, QuicFlow] = {}
+        self.order = Order(properties.conn_scheduler)
+        self.early = False
+        self._keep_alive_after = properties.keep_alive_timeout
+        self._settings = settings
+        self._outcome: Callable[[QuicTransport, BaseException | None], None] | None = outcome
+        self._retired = retired
+        self._state = HANDSHAKE
+        self._turn = turns.of(loop)
+        self._in_turn = self._draining = False
+        self._scheduled: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._answering: asyncio.TimerHandle | None = None
+        self._goodbye: list[tuple[bytes, Any]] | None = None
+        self._held_task: asyncio.Future[bool] | None = None
+        self._writers: dict[QuicFlow, None] = {}
+
+    @property
+    def is_client(self) -> bool:
+        """Whether we have opened the connection."""
+        return self.server_name is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether it is closed, as far as we are concerned."""
+        return self._state == OVER
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is complete, and the peer trusted."""
+        return self._state == OPEN
+
+    # The network's side
+
+    def received(self, datagram: bytes, address: Any) -> None:
+        """A datagram for this connection came; ``done`` follows."""
+        if self._state == OVER:
+            self._say_goodbye_again()
+            return
+        try:
+            self.engine.take(datagram, address, time.monotonic())
+        except Exception as error:  # whatever the peer has made of the engine, it is this connection's end only
+            self._engine_broke(error)
+
+    def done(self) -> None:
+        """Nothing more comes in this wake-up: act on what came."""
+        if self._state == OVER:
+            return
+        turn = self._turn
+        self._in_turn = turn.active = True
+        try:
+            self.engine.tell(self)
+        finally:
+            turn.active = False
+        closing = self.engine.closing
+        if closing is not None:
+            self._peer_closed(closing)
+        if turn.waking:
+            turn.end()
+        self._in_turn = False
+        self._flush()
+
+    def failed(self, error: OSError) -> None:
+        """The network reported an error of something that was sent."""
+        if self._state in (HANDSHAKE, HELD):
+            if isinstance(error, ConnectionRefusedError):
+                self._fail(ConnectionRefusedError(error.errno, "nobody listens on that UDP port"))
+            return
+        for flow in list(self.flows.values()):
+            flow.soft_error(error)
+
+    # Sending
+
+    def schedule(self) -> None:
+        """Something is to be sent: it leaves at the end of this turn, together with what is added until then."""
+        if self._scheduled is None and not self._in_turn and self._state != OVER:
+            self._scheduled = self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        scheduled, self._scheduled = self._scheduled, None
+        if scheduled is not None:
+            scheduled.cancel()
+        if self._state in (HELD, OVER):
+            return  # what would complete the handshake for the peer is not sent before the peer is trusted
+        engine = self.engine
+        while True:
+            if self._writers:
+                self._refill()
+            try:
+                datagrams = engine.datagrams(time.monotonic())
+            except Exception as error:
+                self._engine_broke(error)
+                return
+            if datagrams:
+                self.path.send(datagrams)
+            if not self._writers or not datagrams:
+                break
+        self._set_timer()
+
+    def wants_to_write(self, flow: QuicFlow) -> None:
+        """The engine holds enough for this Flow, which has more."""
+        self._writers[flow] = None
+
+    def _refill(self) -> None:
+        """Have the Flows that wait give more to the engine."""
+        for flow in list(self._writers):
+            if flow.over or (flow.has_room() and flow.write_on()):
+                self._writers.pop(flow, None)
+
+    # Time
+
+    def start_clock(self, seconds: float) -> None:
+        """The handshake must be complete in so many seconds."""
+        self._deadline = self.loop.call_later(seconds, self._late, seconds)
+
+    def _late(self, seconds: float) -> None:
+        self._fail(
+            EstablishmentError(
+                f"the peer did not complete the QUIC handshake in {seconds:g} s", Reason.TIMEOUT
+            )
+        )
+
+    def _set_timer(self) -> None:
+        """Be woken in time. A timer that is set too early finds out then; only one that is too late is set anew."""
+        at = self.engine.wake_at()
+        if at is None or self._state == OVER:
+            return
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self.loop.call_later(max(0.0, at - time.monotonic()), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if self._state == OVER:
+            return
+        now = time.monotonic()
+        at = self.engine.wake_at()
+        if at is None or at > now:
+            self._set_timer()
+            return
+        self.engine.wake(now)
+        self.done()
+
+    def _keep_alive(self) -> None:
+        """While Flows are open, have the peer hear of us before it thinks us gone."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        seconds = self.engine.idle_timeout * _QUIET
+        if self._keep_alive_after is not None:
+            seconds = min(seconds, self._keep_alive_after)
+        self._deadline = self.loop.call_later(seconds, self._ping)
+
+    def _ping(self) -> None:
+        if self._state == OPEN:
+            if any(not flow.closing for flow in self.flows.values()):
+                self.engine.ping()
+                self._flush()
+            self._keep_alive()
+
+    # The handshake
+
+    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> None:
+        self.early = early_data_accepted
+        if resumed or not self._judges:
+            self._open()
+            return
+        chain = self.engine.peer_chain()
+        failure = self._settings.trust.verdict(chain, self.server_name)
+        callback = self._settings.security.trust_verification_callback
+        if callback is None:
+            self._judged(failure is None, None if failure is None else str(failure))
+            return
+        trust = TrustVerification(self.server_name, chain, None if failure is None else str(failure))
+        try:
+            answer = callback(trust)
+        except Exception as error:
+            self._refuse(_raised(error))
+            return
+        if not inspect.isawaitable(answer):
+            self._judged(answer is True, None)
+            return
+        self._state = HELD
+        self._held_task = asyncio.ensure_future(answer)
+        self._held_task.add_done_callback(self._answered)
+
+    @property
+    def _judges(self) -> bool:
+        return self._settings.trust.judges
+
+    def _answered(self, task: asyncio.Future[bool]) -> None:
+        if self._state != HELD:
+            return
+        self._held_task = None
+        self._state = HANDSHAKE
+        if task.cancelled():
+            self._refuse(refused("the trust verification callback was cancelled"))
+        elif (error := task.exception()) is not None:
+            self._refuse(_raised(error))
+        else:
+            self._judged(task.result() is True, None)
+        self.done()
+
+    def _judged(self, trusted: bool, text: str | None) -> None:
+        if trusted:
+            self._open()
+        else:
+            self._refuse(refused(text or "the trust verification callback does not trust the peer"))
+
+    def _refuse(self, error: BaseException) -> None:
+        self.engine.refuse(BAD_CERTIFICATE, "the certificate is not trusted")
+        self._fail(error)
+
+    def _open(self) -> None:
+        self._state = OPEN
+        self.engine.try_mtu(self.path.mtu())
+        self._keep_alive()
+        self._tell_outcome(None)
+        for flow in list(self.flows.values()):
+            flow.opened()
+
+    def accept_early(self) -> None:
+        """On the server's side: a resumed client's data came with its first packets."""
+        self._tell_outcome(None)
+
+    def _tell_outcome(self, error: BaseException | None) -> None:
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            outcome(self, error)
+
+    def _fail(self, error: BaseException) -> None:
+        """The handshake came to nothing."""
+        if self._state == OVER:
+            return
+        if self.engine.closing is None:
+            self.engine.end(NO_ERROR)
+        flows = list(self.flows.values())
+        self._close_down()
+        self._tell_outcome(error)
+        for flow in flows:
+            flow.ended(_as_connection_error(error))
+
+    # Streams
+
+    def stream_opened(self, stream: int) -> None:
+        flow = self.flows.get(stream)
+        if flow is not None:
+            flow.peer_opened()
+
+    def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
+        flow = self.flows.get(stream)
+        if flow is None:
+            flow = self._offer(stream)
+            if flow is None:
+                self.engine.taken(stream, len(data))
+                return
+        flow.take(data, ended)
+
+    def _offer(self, stream: int) -> QuicFlow | None:
+        """The peer opened a stream: it is the business of the oldest Flow that is left."""
+        engine = self.engine
+        if not engine.is_peers(stream):
+            return None
+        if self._outcome is not None:
+            self.accept_early()
+            if stream in self.flows:
+                return self.flows[stream]
+        parent = next((flow for flow in self.flows.values() if not flow.over and not flow.closing), None)
+        flow = QuicFlow(self, stream, unbound(), self.properties)
+        self.flows[stream] = flow
+        flow.peer_opened()
+        if parent is not None:
+            parent.observer.sibling(flow)
+        if parent is None or not is_bound(flow):
+            flow.abort()
+            return None
+        return flow
+
+    def stream_reset(self, stream: int, code: int) -> None:
+        flow = self.flows.get(stream)
+        if flow is not None:
+            flow.peer_aborted(code)
+
+    def stop_asked(self, stream: int, code: int) -> None:
+        flow = self.flows.get(stream)
+        if flow is not None:
+            flow.peer_refuses(code)
+
+    def stream_delivered(self, stream: int) -> None:
+        flow = self.flows.get(stream)
+        if flow is not None:
+            flow.delivered()
+
+    def forget(self, flow: QuicFlow) -> None:
+        """Nothing is left of this Flow on either side."""
+        self._writers.pop(flow, None)
+        if self.flows.get(flow.stream) is flow:
+            del self.flows[flow.stream]
+        self.order.forget(flow.stream)
+        if not self.flows and self._state in (HANDSHAKE, HELD, OPEN):
+            self.end(NO_ERROR)
+
+    def abandon(self, flow: QuicFlow) -> None:
+        """This Flow is aborted: the connection too if it was the last."""
+        if self._state == OVER:
+            return
+        others = [one for one in self.flows.values() if one is not flow and not one.over]
+        if not others:
+            self.forget_all()
+            self.end(ABORTED)
+            return
+        self.engine.reset(flow.stream, ABORTED)
+        self.engine.stop(flow.stream, ABORTED)
+        self.forget(flow)
+        self.schedule()
+
+    def forget_all(self) -> None:
+        """No Flow is to hear of anything any more."""
+        self.flows.clear()
+        self._writers.clear()
+
+    # Ending
+
+    def end(self, code: int) -> None:
+        """Close the connection now; what was not delivered is lost."""
+        if self._state == OVER:
+            return
+        self.engine.end(code, "" if code == NO_ERROR else "aborted")
+        self._close_down()
+
+    def _close_down(self) -> None:
+        """Say goodbye if we are the ones who end it, and answer for a while."""
+        was_held = self._state == HELD
+        self._state = OVER
+        if self._held_task is not None:
+            self._held_task.cancel()
+            self._held_task = None
+        if was_held and self.engine.closing is None:
+            self.engine.refuse(BAD_CERTIFICATE, "")
+        datagrams = self.engine.datagrams(time.monotonic())
+        if datagrams:
+            self._goodbye = datagrams
+            self.path.send(datagrams)
+            self.path.linger()
+        self._stop_timers()
+        self._answering = self.loop.call_later(ANSWERING, self.retire)
+        if not datagrams:
+            self.retire()
+
+    def _stop_timers(self) -> None:
+        for handle in (self._timer, self._deadline, self._scheduled):
+            if handle is not None:
+                handle.cancel()
+        self._scheduled = None
+
+    def _say_goodbye_again(self) -> None:
+        """The peer has not heard that it is over. Once for each burst is enough."""
+        goodbye, self._goodbye = self._goodbye, None
+        if goodbye is not None:
+            self.path.send(goodbye)
+            self.loop.call_later(ANSWERING / 10, self._allow_goodbye, goodbye)
+
+    def _allow_goodbye(self, goodbye: list[tuple[bytes, Any]]) -> None:
+        self._goodbye = goodbye
+
+    def retire(self) -> None:
+        """Give everything back. Idempotent."""
+        if self._answering is not None:
+            self._answering.cancel()
+        retired, self._retired = self._retired, None
+        self.path.close()
+        if retired is not None:
+            retired(self)
+
+    def _engine_broke(self, cause: Exception) -> None:
+        """The engine raised what it never should; nothing can be said to the peer any more."""
+        if self._state == OVER:
+            return
+        error = ConnectionError(f"the QUIC engine failed: {cause!r}", Reason.PROTOCOL_FAILED)
+        error.__cause__ = cause
+        was_open = self._state == OPEN
+        self._state = OVER
+        self._stop_timers()
+        flows = list(self.flows.values())
+        self.forget_all()
+        self.retire()
+        if not was_open:
+            self._tell_outcome(refused(str(error), cause))
+        for flow in flows:
+            flow.ended(error)
+
+    def _peer_closed(self, closing: Closing) -> None:
+        if self._state == OVER:
+            return
+        if self._state in (HANDSHAKE, HELD):
+            self._fail(_as_establishment_error(closing, self._settings.security.alpn))
+            return
+        error = _as_error(closing)
+        flows = list(self.flows.values())
+        self.forget_all()
+        self._close_down()
+        for flow in flows:
+            flow.connection_closed(error)
+
+    # What Flows ask
+
+    def open(self, properties: TransportProperties) -> QuicFlow:
+        """A Flow on a new stream. Raises CloneError."""
+        return sibling_flow(self, properties)
+
+    def prioritise(self, stream: int, priority: float) -> None:
+        """How urgent a stream is; the lowest goes first."""
+        self.order.prioritise(stream, priority)
+        self._use_order()
+
+    def _use_order(self) -> None:
+        self.engine.order = self.order.key if self.order.matters else None
+
+    def stream_begins(self, stream: int) -> None:
+        """A stream that had nothing to send is about to have something."""
+        engine = self.engine
+        busy = {other: engine.sent(other) for other in self.flows if engine.unsent(other)}
+        self.order.begins(stream, engine.sent(stream), busy)
+
+    def apply(self, stream: int, name: str, value: Any) -> None:
+        """Make a Connection Property act."""
+        if name == "conn_priority":
+            self.prioritise(stream, value)
+        elif name == "conn_scheduler":
+            self.order.use(value)
+            self._use_order()
+        elif name == "conn_capacity_profile":
+            self.path.set_capacity_profile(value)
+        elif name == "conn_timeout":
+            self.engine.use_idle_timeout(IDLE_TIMEOUT if value is None else value)
+            self._keep_alive()
+        elif name == "keep_alive_timeout":
+            self._keep_alive_after = value
+            self._keep_alive()
+        elif name == "group_conn_limit":
+            self.engine.raise_streams(most_streams(value))
+
+    def statistics(self) -> dict[str, float]:
+        """What the connection measures."""
+        return {**self.engine.statistics(), "streams": float(len(self.flows))}
+
+    def security(self) -> dict[str, object]:
+        """What was negotiated."""
+        chain = self.engine.peer_chain()
+        return {
+            "protocol": "QUIC",
+            "ciphersuite": self.engine.ciphersuite(),
+            "alpn": self.engine.alpn(),
+            "peer_certificate": chain[0] if chain else None,
+            "resumed": self.engine.resumed,
+        }
+
+
+def _as_error(closing: Closing) -> TransportServicesError:
+    if closing.idle:
+        return ConnectionError("nothing was heard of the peer for too long", Reason.TIMEOUT)
+    detail = f": {closing.reason}" if closing.reason else ""
+    if closing.application:
+        return ConnectionError(
+            f"the peer closed the connection with code {closing.code}{detail}", Reason.CONNECTION_ABORTED
+        )
+    return ConnectionError(f"QUIC failed with code {closing.code:#x}{detail}", Reason.PROTOCOL_FAILED)
+
+
+def _as_establishment_error(closing: Closing, alpn: tuple[str, ...]) -> EstablishmentError:
+    if closing.idle:
+        return EstablishmentError("the peer did not answer", Reason.TIMEOUT)
+    alert = closing.alert
+    if alert is None:
+        return refused(
+            f"the QUIC handshake failed with code {closing.code:#x}: {closing.reason or 'no reason given'}"
+        )
+    if alert == 120:
+        ours = f"; ours: {', '.join(alpn)}" if alpn else ""
+        return refused(f"no application protocol (alpn) that both sides have{ours}")
+    return refused(
+        f"the QUIC handshake failed: {_ALERTS.get(alert, f'TLS alert {alert}')} ({closing.reason or alert})"
+    )
+
+
+_ALERTS = {
+    40: "nothing that both sides support, or the peer wants a client_certificate",
+    42: "the peer does not accept our certificate, or wants a client_certificate",
+    45: "our certificate has expired, says the peer",
+    48: "the peer does not know the issuer of our certificate",
+    70: "no protocol version that both sides allow",
+    116: "the peer wants a client_certificate",
+}
+
+
+def _raised(error: BaseException) -> CallbackFailed:
+    text = f"the trust verification callback raised {type(error).__name__}: {error}"
+    result = CallbackFailed(text, Reason.ESTABLISHMENT_FAILED)
+    result.__cause__ = error
+    return result
+
+
+def _as_connection_error(error: BaseException) -> TransportServicesError:
+    result = ConnectionError(str(error), getattr(error, "reason", Reason.ESTABLISHMENT_FAILED))
+    result.__cause__ = error
+    return result

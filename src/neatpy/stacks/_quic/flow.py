@@ -1,0 +1,466 @@
+"""A Flow that is one stream of a QUIC connection: bytes in order, with an end on each side.
+
+Sending stops when the engine holds enough that was never sent; receiving stops by flow control, which gives the peer
+credit for what the application has taken. The stream is bidirectional, or unidirectional where the Connection is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from neatpy.enumerations import Direction
+from neatpy.errors import CloneError, ConnectionError, Reason, SendError
+from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
+from neatpy.system.datagram_options import wants_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neatpy.errors import TransportServicesError
+    from neatpy.message import MessageContext
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks._quic.connection import QuicTransport
+    from neatpy.stacks.contract import Stack
+
+NO_ERROR, ABORTED = 0, 1
+"""The codes with which we close connections and streams: well, and by ``abort``."""
+
+PEER_LINGER = 10.0
+"""Seconds for which a Flow that has delivered everything waits for the peer to end its side too."""
+
+LINGER = 10.0
+"""Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
+
+UNSENT = 256 * 1024
+"""Bytes that the engine holds for a stream beyond what it has sent: enough for a burst, and little to regret."""
+
+_UNBOUND = FlowObserver()
+
+
+class Rest:
+    """What of one send the engine has not taken yet."""
+
+    __slots__ = ("data", "token")
+
+    def __init__(self, data: memoryview, token: object) -> None:
+        self.data = data
+        self.token = token
+
+
+class QuicFlow(Flow):
+    """One stream."""
+
+    __slots__ = (
+        "_can_receive",
+        "_can_send",
+        "_delivered",
+        "_finishing",
+        "_gone",
+        "_held",
+        "_last_backlog",
+        "_linger",
+        "_paused",
+        "_peer_finished",
+        "_properties",
+        "_refused",
+        "_rests",
+        "_transport",
+        "_usable",
+        "closing",
+        "over",
+        "stream",
+        "writable",
+    )
+
+    closing: bool
+    """``close`` was called: what arrives is discarded."""
+    over: bool
+    """Nothing is to be told any more."""
+
+    def __init__(
+        self, transport: QuicTransport, stream: int, observer: FlowObserver, properties: TransportProperties
+    ) -> None:
+        self._transport = transport
+        self.stream = stream
+        self.observer = observer
+        self._properties = properties
+        one_way, peers = bool(stream & 2), transport.engine.is_peers(stream)
+        self._can_send = not (one_way and peers)
+        self._can_receive = not (one_way and not peers)
+        self.writable = True
+        self.closing = self.over = False
+        self._usable = not peers
+        """Whether the engine knows the stream; one of the peer's is not there before the peer opens it."""
+        self._finishing = self._paused = self._gone = False
+        self._peer_finished = not self._can_receive
+        self._delivered = not self._can_send
+        self._refused: TransportServicesError | None = None
+        self._rests: deque[Rest] | None = None
+        self._held: deque[bytes] | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._last_backlog = -1
+        transport.prioritise(stream, properties.conn_priority)
+
+    @property
+    def stack(self) -> Stack:
+        return self._transport.stack
+
+    @property
+    def local_address(self) -> Address:
+        return self._transport.path.local_address
+
+    @property
+    def remote_address(self) -> Address:
+        return self._transport.path.remote_address
+
+    # Sending
+
+    def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
+        refused = self._refused
+        if refused is not None:
+            raise SendError(str(refused), refused.reason, context)
+        transport = self._transport
+        size = len(data)
+        if self._rests is None and self._usable:
+            engine = transport.engine
+            if engine.unsent(self.stream) + size <= UNSENT:
+                if size:
+                    self._begin(engine)
+                    engine.write(self.stream, data, False)
+                    transport.schedule()
+                return True
+        whole = data if type(data) is bytes else bytes(data)
+        if self._rests is None:
+            self._rests = deque()
+        self._rests.append(Rest(memoryview(whole), token))
+        self.writable = False
+        transport.wants_to_write(self)
+        transport.schedule()
+        return False
+
+    def _begin(self, engine: Any) -> None:
+        order = self._transport.order
+        if order.matters and not engine.unsent(self.stream):
+            self._transport.stream_begins(self.stream)
+
+    def has_room(self) -> bool:
+        """Whether the engine should have more of ours."""
+        return self._usable and self._transport.engine.unsent(self.stream) < UNSENT
+
+    def write_on(self) -> bool:
+        """Give the engine as much as there is room for; whether nothing of ours waits any longer."""
+        engine, stream = self._transport.engine, self.stream
+        rests = self._rests
+        while rests and not self.over:
+            room = UNSENT - engine.unsent(stream)
+            if room <= 0:
+                return False
+            rest = rests[0]
+            self._begin(engine)
+            engine.write(stream, rest.data[:room], False)
+            if room < len(rest.data):
+                rest.data = rest.data[room:]
+                return False
+            rests.popleft()
+            self.observer.sent(rest.token)
+        if self.over:
+            return True
+        self._rests = None
+        self.writable = True
+        if self._finishing:
+            self._write_end()
+        else:
+            self.observer.writable()
+        return self._rests is None
+
+    def peer_opened(self) -> None:
+        """The peer has opened the stream, so that we can use it too."""
+        if not self._usable:
+            self._usable = True
+            if self._rests is not None or self._finishing:
+                self._transport.wants_to_write(self)
+                self._transport.schedule()
+
+    def opened(self) -> None:
+        """The handshake is complete: have the peer see the stream, even if it is the peer that speaks first."""
+        if self._usable and self._can_send and not self.over:
+            self._transport.engine.announce(self.stream)
+
+    def peer_refuses(self, code: int) -> None:
+        """The peer wants nothing more of us; what it says goes on."""
+        if self._delivered or self.over:
+            return
+        self._delivered = True
+        error = ConnectionError(f"the peer stopped receiving, with code {code}", Reason.CONNECTION_ABORTED)
+        self._refused = error
+        rests, self._rests = self._rests, None
+        self.writable = True
+        for rest in rests or ():
+            if not self.over:
+                self.observer.failed(rest.token, SendError(str(error), error.reason))
+        if self.closing:
+            self._end_if_delivered()
+
+    # Receiving
+
+    def take(self, data: bytes, ended: bool) -> None:
+        """Data came on this stream, or its end."""
+        if self.closing or self.over:
+            self._transport.engine.taken(self.stream, len(data))
+        elif self._paused or self._held is not None:
+            if self._held is None:
+                self._held = deque()
+            if data:
+                self._held.append(data)
+        elif data:
+            self._transport.engine.taken(self.stream, len(data))
+            self.observer.received(data, None, False)
+        if ended:
+            self._end_receiving()
+
+    def _end_receiving(self) -> None:
+        self._peer_finished = True
+        if self._held is None and not self.closing and not self.over:
+            self.observer.finished()
+        self._forget_if_done()
+
+    def pause_receiving(self) -> None:
+        self._paused = True
+
+    def resume_receiving(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._held is not None:
+                self._transport.loop.call_soon(self._tell_held)
+
+    def _tell_held(self) -> None:
+        held = self._held
+        transport = self._transport
+        while held and not self._paused and not self.closing and not self.over:
+            data = held.popleft()
+            if not self._gone:
+                transport.engine.taken(self.stream, len(data))
+            self.observer.received(data, None, False)
+        if held is not None and not held:
+            self._held = None
+            if self._peer_finished and not self.closing and not self.over:
+                self.observer.finished()
+        transport.schedule()
+
+    # Ending
+
+    def finish(self) -> None:
+        if not self._finishing:
+            self._finishing = True
+            if self._rests is None and self._usable:
+                self._write_end()
+
+    def _write_end(self) -> None:
+        if self._can_send and self._refused is None and not self._gone:
+            self._transport.engine.write(self.stream, b"", True)
+            self._transport.schedule()
+
+    def close(self) -> None:
+        if self.closing or self.over:
+            return
+        self.closing = True
+        self._discard_held()
+        if self._gone:
+            self._transport.loop.call_soon(self.ended, None)
+            return
+        self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
+        if self._can_send and not self._usable and self._rests is None:
+            self._delivered = True  # the peer never opened it, and there is nothing to tell
+        if not self._can_send:
+            self._transport.engine.stop(self.stream, 0)
+            self._transport.schedule()
+        self.finish()
+        self._transport.loop.call_soon(self._end_if_delivered)
+
+    def _discard_held(self) -> None:
+        held, self._held = self._held, None
+        if held and not self._gone:
+            self._transport.engine.taken(self.stream, sum(map(len, held)))
+            self._transport.schedule()
+
+    def delivered(self) -> None:
+        """The peer has all that we sent, and knows that it is all."""
+        self._delivered = True
+        self._end_if_delivered()
+
+    def _end_if_delivered(self) -> None:
+        if not self._delivered:
+            return
+        if self.closing and not self.over:
+            observer, self.observer = self.observer, _UNBOUND
+            self._mark_over()
+            if not self._peer_finished:
+                self._linger = self._transport.loop.call_later(PEER_LINGER, self._linger_over)
+            observer.closed(None)
+        self._forget_if_done()
+
+    def _forget_if_done(self) -> None:
+        """Once both sides have ended, nothing is left to remember."""
+        if self.over and self._delivered and self._peer_finished:
+            self._stop_timer()
+            self._transport.forget(self)
+
+    def _linger_over(self) -> None:
+        """The peer goes on sending what nobody reads."""
+        self._transport.engine.stop(self.stream, 0)
+        self._peer_finished = True
+        self._forget_if_done()
+
+    def _check_linger(self) -> None:
+        backlog = self.backlog()
+        if backlog == self._last_backlog:
+            transport = self._transport
+            self.ended(ConnectionError("not all of what was sent could be delivered in time", Reason.TIMEOUT))
+            transport.abandon(self)
+            return
+        self._last_backlog = backlog
+        self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
+
+    def abort(self) -> None:
+        if not self.over:
+            self.observer = _UNBOUND
+            self._mark_over()
+            self._transport.abandon(self)
+
+    def peer_aborted(self, code: int) -> None:
+        """The peer has reset its stream."""
+        if self._peer_finished:
+            return
+        self._peer_finished = True
+        if self.over:
+            self._forget_if_done()
+        elif not self.closing:
+            self._transport.engine.reset(self.stream, ABORTED)
+            self._delivered = True
+            self.ended(
+                ConnectionError(f"the peer aborted the stream, with code {code}", Reason.CONNECTION_ABORTED)
+            )
+            self._forget_if_done()
+
+    def connection_closed(self, error: TransportServicesError) -> None:
+        """The connection is over. That is well if the peer has said all it had to say, and has heard all of ours."""
+        self._gone = True
+        if self.over:
+            self._stop_timer()
+            return
+        unheard = self._rests is not None or (
+            self._can_send and self._transport.engine.undelivered(self.stream)
+        )
+        if self.closing:
+            self.ended(error if unheard else None)
+        elif self._peer_finished and not unheard:
+            self._refused = ConnectionError("the peer has closed the connection", Reason.CONNECTION_ABORTED)
+        else:
+            self.ended(error)
+
+    def soft_error(self, error: OSError) -> None:
+        """The network has said something of our packets."""
+        if not self.over and wants_errors(self._properties):
+            soft = ConnectionError(str(error), Reason.PROTOCOL_FAILED)
+            soft.__cause__ = error
+            self.observer.soft_error(soft)
+
+    def ended(self, error: TransportServicesError | None) -> None:
+        """Report Closed, or what broke."""
+        if self.over:
+            return
+        observer, self.observer = self.observer, _UNBOUND
+        self._mark_over()
+        observer.closed(error)
+
+    def _mark_over(self) -> None:
+        self.over = True
+        self.writable = False
+        self._rests = None
+        self._discard_held()
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    # Streams and properties
+
+    async def open_sibling(self, properties: TransportProperties) -> Flow:
+        return self._transport.open(properties)
+
+    def apply(self, name: str, value: object) -> None:
+        changed = self._properties.snapshot()
+        changed.set(name, value)
+        self._properties = changed
+        self._transport.apply(self.stream, name, value)
+
+    def read(self, name: str) -> object:
+        if name in ("send_msg_max_len", "recv_msg_max_len"):
+            return sys.maxsize
+        return None
+
+    def statistics(self) -> dict[str, float]:
+        return self._transport.statistics()
+
+    def security(self) -> dict[str, object]:
+        return self._transport.security()
+
+    def backlog(self) -> int:
+        waiting = sum(len(rest.data) for rest in self._rests) if self._rests else 0
+        return waiting + (0 if self._gone else self._transport.engine.undelivered(self.stream))
+
+    @property
+    def paths(self) -> Sequence[tuple[Address, Address]]:
+        return ((self.local_address, self.remote_address),)
+
+    def __repr__(self) -> str:
+        return f"<QuicFlow stream {self.stream}>"
+
+
+def first_flow(transport: QuicTransport, observer: FlowObserver, properties: TransportProperties) -> QuicFlow:
+    """The Flow of a new connection: its first bidirectional stream, which the client opens, or the first unidirectional
+    one of whoever sends."""
+    direction = properties.direction
+    engine = transport.engine
+    if direction is Direction.UNIDIRECTIONAL_SEND:
+        stream = engine.open_stream(True)
+    elif direction is Direction.UNIDIRECTIONAL_RECEIVE:
+        stream = 3 if transport.is_client else 2
+    else:
+        stream = engine.open_stream(False) if transport.is_client else 0
+    flow = QuicFlow(transport, stream, observer, properties)
+    transport.flows[stream] = flow
+    if engine.knows(stream):
+        flow.peer_opened()
+    return flow
+
+
+def sibling_flow(transport: QuicTransport, properties: TransportProperties) -> QuicFlow:
+    """A Flow on a new stream of ours. Raises CloneError where the peer allows no more, or the connection is over."""
+    if not transport.is_open:
+        raise CloneError("the connection has ended", Reason.CONNECTION_CLOSED)
+    direction = properties.direction
+    one_way = direction is Direction.UNIDIRECTIONAL_SEND
+    if direction is Direction.UNIDIRECTIONAL_RECEIVE:
+        raise CloneError("only the peer can open a stream on which we receive alone", Reason.NOT_CLONEABLE)
+    if not transport.engine.may_open(one_way):
+        raise CloneError("the peer allows no more streams on this connection", Reason.NOT_CLONEABLE)
+    stream = transport.engine.open_stream(one_way)
+    flow = QuicFlow(transport, stream, _UNBOUND, properties)
+    transport.flows[stream] = flow
+    return flow
+
+
+def is_bound(flow: Flow) -> bool:
+    """Whether somebody has put an observer on a Flow that was offered."""
+    return flow.observer is not _UNBOUND
+
+
+def unbound() -> Any:
+    """The observer of a Flow that nobody has taken yet."""
+    return _UNBOUND

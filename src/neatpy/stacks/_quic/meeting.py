@@ -1,0 +1,99 @@
+"""Opening QUIC connections to a peer: one attempt, its socket and its session."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from neatpy.enumerations import CapacityProfile, Preference
+from neatpy.stacks._quic.connection import QuicTransport
+from neatpy.stacks._quic.flow import first_flow
+from neatpy.stacks._quic.paths import OwnPath
+from neatpy.stacks._quic.settings import wants_early_data
+from neatpy.system import options
+from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
+
+if TYPE_CHECKING:
+    from neatpy.stacks._quic.flow import QuicFlow
+    from neatpy.stacks._quic.settings import QuicSettings
+    from neatpy.stacks.contract import Candidate, FlowObserver, Stack
+
+HANDSHAKE_TIME = 30.0
+"""Seconds after which an attempt gives up on its handshake."""
+
+
+async def connect(
+    stack: Stack, settings: QuicSettings, candidate: Candidate, observer: FlowObserver
+) -> QuicFlow:
+    """One attempt. Raises OSError or EstablishmentError; nothing is left of it then."""
+    loop = asyncio.get_running_loop()
+    properties = candidate.properties
+    server_name = candidate.server_name or candidate.remote.ip
+    peer = (server_name, candidate.remote.port)
+    resumes = settings.keeps_sessions and not properties.isolate_session
+    session = settings.sessions.take(peer) if resumes and wants_early_data(properties) else None
+    engine = settings.client_engine(
+        server_name,
+        properties,
+        session,
+        (lambda ticket: settings.sessions.keep(peer, ticket)) if resumes else None,
+    )
+    shaken: asyncio.Future[None] = loop.create_future()
+
+    def outcome(transport: QuicTransport, error: BaseException | None) -> None:
+        if not shaken.done():
+            if error is None:
+                shaken.set_result(None)
+            else:
+                shaken.set_exception(error)
+
+    transport = QuicTransport(
+        stack, settings, engine, properties, loop, server_name=server_name, outcome=outcome
+    )
+    sock = _connected_socket(candidate)
+    path = OwnPath(loop, sock, transport.received, transport.done, transport.failed)
+    transport.path = path
+    if properties.conn_capacity_profile is not CapacityProfile.DEFAULT:
+        path.set_capacity_profile(properties.conn_capacity_profile)
+    flow: QuicFlow | None = None
+    try:
+        engine.send_to(path.peer, time.monotonic())
+        flow = first_flow(transport, observer, properties)
+        transport.start_clock(HANDSHAKE_TIME)
+        transport.schedule()
+        await shaken
+    except BaseException:
+        if flow is not None:
+            flow.abort()
+        else:
+            transport.retire()
+        if shaken.done() and not shaken.cancelled():
+            shaken.exception()  # seen, even if the attempt was cancelled at the same time
+        raise
+    return flow
+
+
+def _connected_socket(candidate: Candidate) -> socket.socket:
+    remote = candidate.remote
+    if candidate.local is not None:
+        sock = bound_socket(candidate.local, candidate.interface)
+    else:
+        sock = unbound_socket(socket.AF_INET6 if remote.is_ipv6 else socket.AF_INET, candidate.interface)
+    try:
+        if candidate.hop_limit is not None:
+            options.set_hop_limit(sock, candidate.hop_limit)
+        _choose_source(sock, candidate.properties.use_temporary_local_address)
+        sock.connect(socket_address(remote))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _choose_source(sock: socket.socket, temporary: Any) -> None:
+    if temporary in (Preference.REQUIRE, Preference.PREFER, None):  # preferred by default
+        options.prefer_temporary_address(sock, True)
+    elif temporary in (Preference.AVOID, Preference.PROHIBIT):
+        options.prefer_temporary_address(sock, False)

@@ -1,0 +1,73 @@
+"""In which order the streams of a connection are served (RFC 9622 section 8.1.5, RFC 8260).
+
+Pure logic: the streams' numbers, priorities and how much of each was sent.
+"""
+
+from __future__ import annotations
+
+from neatpy.enumerations import Scheduler
+
+_TURNS = frozenset({Scheduler.ROUND_ROBIN, Scheduler.ROUND_ROBIN_PACKET})
+
+
+class Order:
+    """The key by which streams are sorted before each packet. Shares are measured by virtual time: what was sent of a
+    stream, times its priority plus one. A stream that begins joins at the time of the least served."""
+
+    __slots__ = ("_began", "_priorities", "_scheduler", "_sequence", "_sequences")
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._priorities: dict[int, float] = {}
+        self._began: dict[int, float] = {}
+        self._sequences: dict[int, int] = {}
+        self._sequence = 0
+
+    @property
+    def matters(self) -> bool:
+        """Whether anything but taking turns is asked for."""
+        if self._scheduler in _TURNS:
+            return False
+        if self._scheduler is Scheduler.FIRST_COME_FIRST_SERVED:
+            return True
+        if self._scheduler is Scheduler.FAIR_CAPACITY:
+            return True
+        return len(set(self._priorities.values())) > 1
+
+    def use(self, scheduler: Scheduler) -> None:
+        """Schedule like this from now on."""
+        self._scheduler = scheduler
+
+    def prioritise(self, stream: int, priority: float) -> None:
+        """Lower is more urgent. Streams are known from their first priority on."""
+        self._priorities[stream] = priority
+
+    def begins(self, stream: int, sent: int, others: dict[int, int]) -> None:
+        """A stream that had nothing to send has something now. ``others``: what was sent of those that do."""
+        self._sequence += 1
+        self._sequences[stream] = self._sequence
+        weight = self._weight(stream)
+        least = min((self._time(other, size) for other, size in others.items()), default=None)
+        if least is not None and least > self._time(stream, sent):
+            self._began[stream] = least - sent * weight
+
+    def forget(self, stream: int) -> None:
+        """It is closed."""
+        for table in (self._priorities, self._began, self._sequences):
+            table.pop(stream, None)
+
+    def key(self, stream: int, sent: int) -> float:
+        """The lowest is served first."""
+        if self._scheduler is Scheduler.FIRST_COME_FIRST_SERVED:
+            return self._sequences.get(stream, 0)
+        if self._scheduler is Scheduler.PRIORITY:
+            return self._priorities.get(stream, 100)
+        return self._time(stream, sent)
+
+    def _time(self, stream: int, sent: int) -> float:
+        return self._began.get(stream, 0.0) + sent * self._weight(stream)
+
+    def _weight(self, stream: int) -> float:
+        if self._scheduler is Scheduler.FAIR_CAPACITY:
+            return 1.0
+        return self._priorities.get(stream, 100) + 1.0

@@ -1,0 +1,252 @@
+"""A Listener's UDP port: finds the connection that a datagram is for by its connection id, and begins new ones.
+
+A client whose address is not proven costs little: handshakes in progress are bounded in number and time, above a number
+of them clients must prove their address first (Retry, RFC 9000 section 8.1.2), and what is not understood is answered
+by nothing or by the versions that are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from neatpy.errors import EstablishmentError, Reason
+from neatpy.stacks._quic.connection import QuicTransport
+from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
+from neatpy.stacks._quic.flow import first_flow, is_bound, unbound
+from neatpy.stacks._quic.packets import (
+    RetryTokens,
+    is_initial,
+    read_header,
+    retry,
+    version_negotiation,
+)
+from neatpy.stacks._quic.paths import SharedPath, enlarge_buffers
+from neatpy.stacks._tls.waiting import Waiting, tell_loop
+from neatpy.stacks.contract import Accepted, Address, ListenRequest, StackListener
+from neatpy.system import options
+from neatpy.system.datagram_socket import DatagramObserver
+from neatpy.system.datagrams import TAKEN
+
+if TYPE_CHECKING:
+    from neatpy.stacks._quic.settings import QuicSettings
+    from neatpy.stacks.contract import Stack
+    from neatpy.system.datagram_options import SocketAddress
+    from neatpy.system.datagrams import DatagramPort
+
+RECOGNISER_RANK = 10
+"""Before DTLS, SCTP and plain UDP."""
+
+UNPROVEN = 64
+"""Handshakes in progress above which clients have to prove their address first."""
+
+HANDSHAKES = 1024
+"""Handshakes in progress at most; one more, and the oldest is given up."""
+
+HANDSHAKE_TIME = 15.0
+"""Seconds that a client has for its handshake."""
+
+
+class QuicListener(StackListener, DatagramObserver):
+    """Everything of QUIC on one UDP port. It goes on to find accepted connections when it listens no more."""
+
+    __slots__ = (
+        "_accepted",
+        "_by_id",
+        "_handshakes",
+        "_loop",
+        "_open",
+        "_port",
+        "_request",
+        "_settings",
+        "_stack",
+        "_tokens",
+        "_touched",
+    )
+
+    batches = True
+
+    def __init__(
+        self, stack: Stack, settings: QuicSettings, request: ListenRequest, accepted: Accepted
+    ) -> None:
+        self._stack = stack
+        self._settings = settings
+        self._request = request
+        self._accepted = accepted
+        self._loop = asyncio.get_running_loop()
+        self._by_id: dict[bytes, ServedTransport] = {}
+        self._touched: dict[QuicTransport, None] = {}
+        self._handshakes = Waiting(HANDSHAKES, self._given_up)
+        self._tokens = RetryTokens()
+        self._open = True
+        self._port: DatagramPort = request.datagrams.open(
+            request.local, request.interface, request.properties
+        )
+        enlarge_buffers(self._port.socket)
+        if request.hop_limit is not None:
+            options.set_hop_limit(self._port.socket, request.hop_limit)
+        self._port.register(self._recognise, RECOGNISER_RANK, claims=False)
+
+    @property
+    def local_address(self) -> Address:
+        return self._port.local_address
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._handshakes.give_up_all()
+            self._port.release()
+            self._unregister_if_unused()
+
+    def _unregister_if_unused(self) -> None:
+        if not self._open and not self._by_id:
+            self._port.unregister(self._recognise)
+
+    # Datagrams
+
+    def _recognise(self, data: bytes, source: SocketAddress, destination: bytes) -> DatagramObserver | None:
+        header = read_header(data)
+        if header is None:
+            return None
+        transport = self._by_id.get(header.destination_id)
+        if transport is None:
+            if not header.is_long or not self._open or not self._admits(source):
+                return None
+            if not header.is_known_version:
+                return self._offer_versions(header, data, source, destination)
+            if not is_initial(header, data):
+                return None
+            transport = self._begin(header, source, destination)
+            if transport is None:
+                return TAKEN
+        transport.received(data, (source, destination))
+        self._touched[transport] = None
+        self._port.touch(self)
+        return TAKEN
+
+    def datagrams_done(self) -> None:
+        touched, self._touched = self._touched, {}
+        for transport in touched:
+            transport.done()
+
+    def _admits(self, source: SocketAddress) -> bool:
+        admits = self._request.admits
+        return admits is None or admits(source[0])
+
+    def _offer_versions(
+        self, header: Any, data: bytes, source: SocketAddress, destination: bytes
+    ) -> DatagramObserver | None:
+        answer = version_negotiation(header, data)
+        if answer is None:
+            return None
+        self._answer(answer, source, destination)
+        return TAKEN
+
+    def _answer(self, datagram: bytes, source: SocketAddress, destination: bytes) -> None:
+        path = SharedPath(self._port, source, destination)
+        path.send([(datagram, path.address)])
+        path.close()
+
+    # New connections
+
+    def _begin(self, header: Any, source: SocketAddress, destination: bytes) -> ServedTransport | None:
+        now = time.monotonic()
+        proven = self._tokens.original_id(header, source, now) if header.token else None
+        if proven is not None:
+            return self._serve(header, proven, header.destination_id, source, destination)
+        if len(self._handshakes) >= UNPROVEN:
+            new_id = os.urandom(CONNECTION_ID_LENGTH)
+            token = self._tokens.make(header, source, new_id, now)
+            self._answer(retry(header, new_id, token), source, destination)
+            return None
+        return self._serve(header, header.destination_id, None, source, destination)
+
+    def _serve(
+        self,
+        header: Any,
+        original: bytes,
+        retried: bytes | None,
+        source: SocketAddress,
+        destination: bytes,
+    ) -> ServedTransport:
+        properties = self._request.properties
+        engine = self._settings.server_engine(properties, original, retried)
+        transport = ServedTransport(
+            self._stack,
+            self._settings,
+            engine,
+            properties,
+            self._loop,
+            server_name=None,
+            outcome=self._outcome,
+            retired=self._forget,
+        )
+        transport.port = self
+        transport.path = SharedPath(self._port, source, destination)
+        transport.ids = {header.destination_id}
+        self._by_id[header.destination_id] = transport
+        for connection_id in engine.ids:
+            self.issue(transport, connection_id)
+        self._handshakes.add(transport, HANDSHAKE_TIME)
+        return transport
+
+    def issue(self, transport: ServedTransport, connection_id: bytes) -> None:
+        """Datagrams with this id are this connection's from now on."""
+        transport.ids.add(connection_id)
+        self._by_id[connection_id] = transport
+
+    def withdraw(self, transport: ServedTransport, connection_id: bytes) -> None:
+        """They are no longer."""
+        if connection_id in transport.ids:
+            transport.ids.discard(connection_id)
+            self._by_id.pop(connection_id, None)
+
+    def _outcome(self, transport: QuicTransport, error: BaseException | None) -> None:
+        assert isinstance(transport, ServedTransport)
+        self._handshakes.forget(transport)
+        request = self._request
+        if error is not None:
+            request.refused(self._stack, transport.path.remote_address, error)
+            tell_loop(error)
+            return
+        if not self._open:
+            transport.end(0)
+            return
+        flow = first_flow(transport, unbound(), request.properties)
+        self._accepted(flow)
+        if not is_bound(flow) and not flow.over:
+            flow.abort()
+
+    def _given_up(self, transport: QuicTransport, why: EstablishmentError) -> None:
+        if why.reason is not Reason.LOCAL_ABORT:
+            self._request.refused(self._stack, transport.path.remote_address, why)
+
+    def _forget(self, transport: QuicTransport) -> None:
+        assert isinstance(transport, ServedTransport)
+        self._handshakes.forget(transport)
+        self._touched.pop(transport, None)
+        for connection_id in transport.ids:
+            self._by_id.pop(connection_id, None)
+        transport.ids = set()
+        self._unregister_if_unused()
+
+
+class ServedTransport(QuicTransport):
+    """A connection that a client has opened, found by its ids."""
+
+    __slots__ = ("ids", "port")
+
+    ids: set[bytes]
+    port: QuicListener
+
+    def connection_id_issued(self, connection_id: bytes) -> None:
+        self.port.issue(self, connection_id)
+
+    def connection_id_retired(self, connection_id: bytes) -> None:
+        self.port.withdraw(self, connection_id)
+
+    def abort(self) -> None:
+        """Give the handshake up."""
+        self.end(1)

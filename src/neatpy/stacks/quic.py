@@ -1,0 +1,102 @@
+"""QUIC (RFC 9000): secure streams in UDP, one handshake for all of them, on aioquic's protocol engine.
+
+What does the work is loaded when the stack is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neatpy.errors import EstablishmentError, Reason
+from neatpy.stacks.contract import (
+    AVAILABLE,
+    Accepted,
+    Availability,
+    Candidate,
+    Flow,
+    FlowObserver,
+    ListenRequest,
+    Stack,
+    StackListener,
+)
+from neatpy.stacks.features import Features, Provision
+
+if TYPE_CHECKING:
+    from neatpy.security import SecurityParameters
+    from neatpy.stacks._quic.settings import QuicSettings
+    from neatpy.stacks._tls.settings import SettingsCache
+
+_INTRINSIC, _OPTIONAL = Provision.INTRINSIC, Provision.OPTIONAL
+
+
+class QuicStack(Stack):
+    """The stack ``quic``."""
+
+    name = "quic"
+    features = Features(
+        rank=10,
+        selection={
+            "reliability": _INTRINSIC,
+            "preserve_order": _INTRINSIC,
+            "multistreaming": _INTRINSIC,
+            "congestion_control": _INTRINSIC,
+            "full_checksum_send": _INTRINSIC,
+            "full_checksum_recv": _INTRINSIC,
+            "keep_alive": _OPTIONAL,
+            "soft_error_notify": _OPTIONAL,
+            "use_temporary_local_address": _OPTIONAL,
+        },
+        effects={
+            "conn_priority": "the share of the stream, or its place, in what the connection sends",
+            "conn_scheduler": "how the streams share the connection, packet by packet",
+            "conn_timeout": "the idle timeout: silence for so long, with the peer asked before, ends the connection",
+            "conn_capacity_profile": "DSCP of all packets",
+            "group_conn_limit": "the peer's limit of open streams of each kind (MAX_STREAMS)",
+            "isolate_session": "no session is resumed or kept",
+            "keep_alive_timeout": "seconds of silence after which the peer is asked (PING), if earlier than the idle "
+            "timeout demands",
+            "msg_lifetime": "a Message still in our queue expires",
+            "msg_priority": "order of what waits in our queue",
+            "final": "the end of the stream (FIN)",
+        },
+        secure=True,
+    )
+
+    def __init__(self) -> None:
+        self._settings: SettingsCache | None = None
+
+    def available(self) -> Availability:
+        from importlib.util import find_spec
+
+        if find_spec("aioquic") is None:
+            return Availability(False, "aioquic is not installed: pip install neatpy[quic]")
+        return AVAILABLE
+
+    def security_obstacle(self, security: SecurityParameters, *, listening: bool = False) -> str | None:
+        from neatpy.stacks._quic.parameters import obstacle
+
+        return obstacle(security, listening)
+
+    async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
+        from neatpy.stacks._quic.meeting import connect
+
+        settings = self._settings_for(candidate.security, listening=False)
+        return await connect(self, settings, candidate, observer)
+
+    async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
+        from neatpy.stacks._quic.port import QuicListener
+
+        settings = self._settings_for(request.security, listening=True)
+        return QuicListener(self, settings, request, accepted)
+
+    def _settings_for(self, security: SecurityParameters, *, listening: bool) -> QuicSettings:
+        from neatpy.stacks._quic.parameters import obstacle
+        from neatpy.stacks._quic.settings import QuicSettings
+        from neatpy.stacks._tls.settings import SettingsCache
+
+        problem = obstacle(security, listening)
+        if problem is not None:
+            raise EstablishmentError(f"{self.name} cannot be used: {problem}", Reason.NO_CANDIDATES)
+        if self._settings is None:
+            self._settings = SettingsCache()
+        return self._settings.get(security, listening, QuicSettings)
