@@ -63,8 +63,9 @@ async def turns(count: int = 5) -> None:
 
 
 def stream(**properties: Any) -> TransportProperties:
-    """A reliable stream of bytes, without boundaries or other streams beside it: tcp, without security."""
-    wanted = TransportProperties.reliable_inorder_stream().prohibit("preserve_msg_boundaries")
+    """A reliable stream of bytes, without boundaries or other streams beside it: tcp, or tls/tcp with security."""
+    wanted = TransportProperties.reliable_inorder_stream()
+    wanted.prohibit("preserve_msg_boundaries").prohibit("multistreaming")
     for name, value in properties.items():
         wanted.set(name, value)
     return wanted

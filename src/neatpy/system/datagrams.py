@@ -77,8 +77,10 @@ class DatagramPort(DatagramObserver):
     their handshakes in number and time.
     """
 
-    __slots__ = ("_endpoints", "_forget", "_holds", "_recognisers", "_socket", "_touched", "_waiting", "dropped",
-                 "local_address")  # fmt: skip
+    __slots__ = (
+        "_endpoints", "_forget", "_holds", "_loose", "_recognisers", "_socket", "_touched", "_waiting", "dropped",
+        "local_address",
+    )  # fmt: skip
 
     batches = True
 
@@ -100,7 +102,7 @@ class DatagramPort(DatagramObserver):
         self.local_address = local._replace(port=sock.getsockname()[1])
         self.dropped = 0
         self._forget = forget
-        self._holds = 0
+        self._holds = self._loose = 0
         self._endpoints: dict[tuple[SocketAddress, bytes], DatagramObserver] = {}
         self._recognisers: list[tuple[int, Recogniser, bool]] = []
         self._touched: set[DatagramObserver] = set()
@@ -131,6 +133,16 @@ class DatagramPort(DatagramObserver):
         self._close_if_unused()
         if not self._holds:
             self._socket.linger()
+
+    def loosen(self) -> None:
+        """Make one ``hold`` a loose one: the socket stays open for it, but a loop that ends forgets it."""
+        self._loose += 1
+        self.release()
+
+    def let_go(self) -> None:
+        """Undo one ``loosen``."""
+        self._loose -= 1
+        self._close_if_unused()
 
     def register(self, recogniser: Recogniser, rank: int, *, claims: bool = True) -> None:
         """Offer datagrams of unknown four-tuples to ``recogniser``, after those of lower rank. One that never
@@ -239,6 +251,6 @@ class DatagramPort(DatagramObserver):
         return None
 
     def _close_if_unused(self) -> None:
-        if not self._holds and not self._endpoints:
+        if not self._holds and not self._loose and not self._endpoints:
             self._socket.close()
             self._forget(self)

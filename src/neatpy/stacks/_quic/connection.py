@@ -136,7 +136,9 @@ class QuicTransport(EngineObserver):
             return
         try:
             self.engine.take(datagram, address, time.monotonic())
-        except Exception as error:  # whatever the peer has made of the engine, it is this connection's end only
+        except (
+            Exception
+        ) as error:  # whatever the peer has made of the engine, it is this connection's end only
             self._engine_broke(error)
 
     def done(self) -> None:

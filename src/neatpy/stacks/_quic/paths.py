@@ -63,7 +63,8 @@ class Path(ABC):
     def mtu(self) -> int:
         """Bytes of a datagram worth trying, by what this host knows of the path."""
 
-    def linger(self) -> None:  # noqa: B027 - a shared socket has nothing to do
+    @abstractmethod
+    def linger(self) -> None:
         """Only packets that the peer has missed are still to be answered."""
 
     @abstractmethod
@@ -151,7 +152,7 @@ class OwnPath(Path, DatagramObserver):
 class SharedPath(Path):
     """The Listener's socket, for one connection. The peer may move: packets go to where the engine says."""
 
-    __slots__ = ("_closed", "_control", "_controls", "_local", "_port", "address")
+    __slots__ = ("_closed", "_control", "_loose", "_port", "address")
 
     address: tuple[SocketAddress, bytes]
     """The engine's address: that of the peer, and our own (packed) that it speaks to."""
@@ -160,7 +161,7 @@ class SharedPath(Path):
         self._port = port
         self.address = (source, destination)
         self._control: tuple[tuple[int, int, bytes], ...] = ()
-        self._closed = False
+        self._closed = self._loose = False
         port.hold()
 
     @property
@@ -205,10 +206,18 @@ class SharedPath(Path):
     def mtu(self) -> int:
         return _worth_trying(largest_unfragmented_to(self.address[0], self._port.socket.family))
 
+    def linger(self) -> None:
+        if not self._closed and not self._loose:
+            self._loose = True
+            self._port.loosen()
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._port.release()
+            if self._loose:
+                self._port.let_go()
+            else:
+                self._port.release()
 
 
 def enlarge_buffers(sock: socket.socket) -> None:
