@@ -211,7 +211,8 @@ def _judge(
 ) -> tuple[list[RankedStack], list[RuledOut]]:
     ranked = []
     ruled_out = []
-    for stack in stacks:
+    for each in stacks:
+        stack = each.form(properties)
         obstacles = _security_mismatch(stack, mode) + _shortcomings(stack, properties, action, has_framer)
         if obstacles:
             ruled_out.append(_ruled_out(stack.name, tuple(obstacles)))

@@ -338,6 +338,11 @@ class Stack(ABC):
     one_path: ClassVar[str] = "it uses one path"
     """Why endpoints cannot be added to or removed from a Connection (RFC 9622 section 7.5)."""
 
+    def form(self, properties: TransportProperties) -> Stack:
+        """The form in which the stack serves such properties: itself, unless it has several that provide different
+        features. All have its name, and a Flow's stack is the form that made it."""
+        return self
+
     def available(self) -> Availability:
         """Whether this host can run the stack. Cheap after the first call, and never raises."""
         return AVAILABLE

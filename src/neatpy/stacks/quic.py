@@ -10,6 +10,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from neatpy.enumerations import Preference
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks.contract import (
     AVAILABLE,
@@ -25,48 +26,93 @@ from neatpy.stacks.contract import (
 from neatpy.stacks.features import Features, Provision
 
 if TYPE_CHECKING:
+    from neatpy.properties import TransportProperties
     from neatpy.security import SecurityParameters
     from neatpy.stacks._quic.settings import QuicSettings
     from neatpy.stacks._tls.settings import SettingsCache
 
 _INTRINSIC, _OPTIONAL = Provision.INTRINSIC, Provision.OPTIONAL
+_UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
+
+
+_COMMON = {
+    "conn_timeout": "the idle timeout: silence for so long, with the peer asked before, ends the connection",
+    "conn_capacity_profile": "DSCP of all packets",
+    "isolate_session": "no session is resumed or kept",
+    "keep_alive_timeout": "seconds of silence after which the peer is asked (PING), if earlier than the idle timeout "
+    "demands",
+    "msg_lifetime": "a Message still in our queue expires",
+    "msg_priority": "order of what waits in our queue",
+}
+
+_STREAMS = Features(
+    rank=10,
+    selection={
+        "reliability": _INTRINSIC,
+        "preserve_order": _INTRINSIC,
+        "multistreaming": _INTRINSIC,
+        "congestion_control": _INTRINSIC,
+        "full_checksum_send": _INTRINSIC,
+        "full_checksum_recv": _INTRINSIC,
+        "keep_alive": _OPTIONAL,
+        "soft_error_notify": _OPTIONAL,
+        "use_temporary_local_address": _OPTIONAL,
+    },
+    effects={
+        **_COMMON,
+        "conn_priority": "the share of the stream, or its place, in what the connection sends",
+        "conn_scheduler": "how the streams share the connection, packet by packet",
+        "group_conn_limit": "the peer's limit of open streams of each kind (MAX_STREAMS)",
+        "final": "the end of the stream (FIN)",
+    },
+    secure=True,
+)
+"""Connections that are streams."""
+
+_DATAGRAMS = Features(
+    rank=65,
+    selection={
+        "preserve_msg_boundaries": _INTRINSIC,
+        "congestion_control": _INTRINSIC,
+        "full_checksum_send": _INTRINSIC,
+        "full_checksum_recv": _INTRINSIC,
+        "keep_alive": _OPTIONAL,
+        "soft_error_notify": _OPTIONAL,
+        "use_temporary_local_address": _OPTIONAL,
+    },
+    effects={
+        **_COMMON,
+        "final": "nothing on the wire; no Message can be sent after it",
+        "no_segmentation": "always so: a Message is one DATAGRAM frame",
+        "no_fragmentation": "always so",
+    },
+    secure=True,
+    preserves_boundaries=True,
+)
+"""Connections whose Messages are datagrams (RFC 9221)."""
 
 
 class QuicStack(Stack):
-    """The stack ``quic``."""
+    """The stack ``quic``. It has two forms: where reliability is unwanted, Messages are datagrams, else a Connection is
+    a stream. The second is told by its features and by ``carries_datagrams``."""
 
     name = "quic"
-    features = Features(
-        rank=10,
-        selection={
-            "reliability": _INTRINSIC,
-            "preserve_order": _INTRINSIC,
-            "multistreaming": _INTRINSIC,
-            "congestion_control": _INTRINSIC,
-            "full_checksum_send": _INTRINSIC,
-            "full_checksum_recv": _INTRINSIC,
-            "keep_alive": _OPTIONAL,
-            "soft_error_notify": _OPTIONAL,
-            "use_temporary_local_address": _OPTIONAL,
-        },
-        effects={
-            "conn_priority": "the share of the stream, or its place, in what the connection sends",
-            "conn_scheduler": "how the streams share the connection, packet by packet",
-            "conn_timeout": "the idle timeout: silence for so long, with the peer asked before, ends the connection",
-            "conn_capacity_profile": "DSCP of all packets",
-            "group_conn_limit": "the peer's limit of open streams of each kind (MAX_STREAMS)",
-            "isolate_session": "no session is resumed or kept",
-            "keep_alive_timeout": "seconds of silence after which the peer is asked (PING), if earlier than the idle "
-            "timeout demands",
-            "msg_lifetime": "a Message still in our queue expires",
-            "msg_priority": "order of what waits in our queue",
-            "final": "the end of the stream (FIN)",
-        },
-        secure=True,
-    )
+    carries_datagrams: bool
 
-    def __init__(self) -> None:
+    def __init__(self, *, datagrams: bool = False) -> None:
+        self.carries_datagrams = datagrams
         self._settings: SettingsCache | None = None
+        self._datagrams = None if datagrams else QuicStack(datagrams=True)
+
+    @property
+    def features(self) -> Features:  # type: ignore[override]  # those of this form
+        """The rows of this form."""
+        return _DATAGRAMS if self.carries_datagrams else _STREAMS
+
+    def form(self, properties: TransportProperties) -> Stack:
+        if self._datagrams is not None and properties.reliability in _UNWANTED:
+            return self._datagrams
+        return self
 
     def available(self) -> Availability:
         from importlib.util import find_spec

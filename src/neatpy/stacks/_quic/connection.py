@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
 from neatpy.security import TrustVerification
+from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, CarriedFlow, is_bound, unbound
+from neatpy.stacks._quic.datagram_flow import DATAGRAMS, QuicDatagramFlow
 from neatpy.stacks._quic.engine import EngineObserver
-from neatpy.stacks._quic.flow import ABORTED, NO_ERROR, QuicFlow, is_bound, sibling_flow, unbound
+from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
 from neatpy.stacks._quic.order import Order
 from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams
 from neatpy.stacks._tls.handshake import CallbackFailed, refused
@@ -93,7 +95,7 @@ class QuicTransport(EngineObserver):
         self.properties = properties
         self.loop = loop
         self.server_name = server_name
-        self.flows: dict[int, QuicFlow] = {}
+        self.flows: dict[int, CarriedFlow] = {}
         self.order = Order(properties.conn_scheduler)
         self.early = False
         self._keep_alive_after = properties.keep_alive_timeout
@@ -110,7 +112,7 @@ class QuicTransport(EngineObserver):
         self._answering: asyncio.TimerHandle | None = None
         self._goodbye: list[tuple[bytes, Any]] | None = None
         self._held_task: asyncio.Future[bool] | None = None
-        self._writers: dict[QuicFlow, None] = {}
+        self._writers: dict[CarriedFlow, None] = {}
 
     @property
     def is_client(self) -> bool:
@@ -196,7 +198,7 @@ class QuicTransport(EngineObserver):
                 break
         self._set_timer()
 
-    def wants_to_write(self, flow: QuicFlow) -> None:
+    def wants_to_write(self, flow: CarriedFlow) -> None:
         """The engine holds enough for this Flow, which has more."""
         self._writers[flow] = None
 
@@ -345,22 +347,28 @@ class QuicTransport(EngineObserver):
 
     def stream_opened(self, stream: int) -> None:
         flow = self.flows.get(stream)
-        if flow is not None:
+        if isinstance(flow, QuicFlow):
             flow.peer_opened()
 
     def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
-        flow = self.flows.get(stream)
-        if flow is None:
-            flow = self._offer(stream)
-            if flow is None:
-                self.engine.taken(stream, len(data))
-                return
-        flow.take(data, ended)
+        flow = self.flows.get(stream) or self._offer(stream)
+        if isinstance(flow, QuicFlow):
+            flow.take(data, ended)
+        else:
+            self.engine.taken(stream, len(data))
 
-    def _offer(self, stream: int) -> QuicFlow | None:
+    def datagram(self, data: bytes) -> None:
+        flow = self.flows.get(DATAGRAMS)
+        if isinstance(flow, QuicDatagramFlow):
+            flow.take_datagram(data)
+
+    def _offer(self, stream: int) -> CarriedFlow | None:
         """The peer opened a stream: it is the business of the oldest Flow that is left."""
         engine = self.engine
         if not engine.is_peers(stream):
+            return None
+        if DATAGRAMS in self.flows:
+            engine.stop(stream, ABORTED)
             return None
         if self._outcome is not None:
             self.accept_early()
@@ -379,20 +387,20 @@ class QuicTransport(EngineObserver):
 
     def stream_reset(self, stream: int, code: int) -> None:
         flow = self.flows.get(stream)
-        if flow is not None:
+        if isinstance(flow, QuicFlow):
             flow.peer_aborted(code)
 
     def stop_asked(self, stream: int, code: int) -> None:
         flow = self.flows.get(stream)
-        if flow is not None:
+        if isinstance(flow, QuicFlow):
             flow.peer_refuses(code)
 
     def stream_delivered(self, stream: int) -> None:
         flow = self.flows.get(stream)
-        if flow is not None:
+        if isinstance(flow, QuicFlow):
             flow.delivered()
 
-    def forget(self, flow: QuicFlow) -> None:
+    def forget(self, flow: CarriedFlow) -> None:
         """Nothing is left of this Flow on either side."""
         self._writers.pop(flow, None)
         if self.flows.get(flow.stream) is flow:
@@ -401,7 +409,7 @@ class QuicTransport(EngineObserver):
         if not self.flows and self._state in (HANDSHAKE, HELD, OPEN):
             self.end(NO_ERROR)
 
-    def abandon(self, flow: QuicFlow) -> None:
+    def abandon(self, flow: CarriedFlow) -> None:
         """This Flow is aborted: the connection too if it was the last."""
         if self._state == OVER:
             return
@@ -540,6 +548,12 @@ class QuicTransport(EngineObserver):
             self._keep_alive()
         elif name == "group_conn_limit":
             self.engine.raise_streams(most_streams(value))
+
+    @property
+    def closed_well(self) -> bool:
+        """Whether the connection was closed without an error."""
+        closing = self.engine.closing
+        return closing is not None and closing.application and closing.code == NO_ERROR
 
     def statistics(self) -> dict[str, float]:
         """What the connection measures."""

@@ -6,27 +6,20 @@ credit for what the application has taken. The stream is bidirectional, or unidi
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import Direction
 from neatpy.errors import CloneError, ConnectionError, Reason, SendError
-from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
-from neatpy.system.datagram_options import wants_errors
+from neatpy.stacks._quic.carried import ABORTED, CarriedFlow, unbound
+from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from neatpy.errors import TransportServicesError
     from neatpy.message import MessageContext
     from neatpy.properties import TransportProperties
     from neatpy.stacks._quic.connection import QuicTransport
-    from neatpy.stacks.contract import Stack
-
-NO_ERROR, ABORTED = 0, 1
-"""The codes with which we close connections and streams: well, and by ``abort``."""
 
 PEER_LINGER = 10.0
 """Seconds for which a Flow that has delivered everything waits for the peer to end its side too."""
@@ -36,8 +29,6 @@ LINGER = 10.0
 
 UNSENT = 256 * 1024
 """Bytes that the engine holds for a stream beyond what it has sent: enough for a burst, and little to regret."""
-
-_UNBOUND = FlowObserver()
 
 
 class Rest:
@@ -50,7 +41,7 @@ class Rest:
         self.token = token
 
 
-class QuicFlow(Flow):
+class QuicFlow(CarriedFlow):
     """One stream."""
 
     __slots__ = (
@@ -61,60 +52,29 @@ class QuicFlow(Flow):
         "_gone",
         "_held",
         "_last_backlog",
-        "_linger",
-        "_paused",
         "_peer_finished",
-        "_properties",
         "_refused",
         "_rests",
-        "_transport",
         "_usable",
-        "closing",
-        "over",
-        "stream",
-        "writable",
     )
-
-    closing: bool
-    """``close`` was called: what arrives is discarded."""
-    over: bool
-    """Nothing is to be told any more."""
 
     def __init__(
         self, transport: QuicTransport, stream: int, observer: FlowObserver, properties: TransportProperties
     ) -> None:
-        self._transport = transport
-        self.stream = stream
-        self.observer = observer
-        self._properties = properties
+        super().__init__(transport, stream, observer, properties)
         one_way, peers = bool(stream & 2), transport.engine.is_peers(stream)
         self._can_send = not (one_way and peers)
         self._can_receive = not (one_way and not peers)
-        self.writable = True
-        self.closing = self.over = False
         self._usable = not peers
         """Whether the engine knows the stream; one of the peer's is not there before the peer opens it."""
-        self._finishing = self._paused = self._gone = False
+        self._finishing = self._gone = False
         self._peer_finished = not self._can_receive
         self._delivered = not self._can_send
         self._refused: TransportServicesError | None = None
         self._rests: deque[Rest] | None = None
         self._held: deque[bytes] | None = None
-        self._linger: asyncio.TimerHandle | None = None
         self._last_backlog = -1
         transport.prioritise(stream, properties.conn_priority)
-
-    @property
-    def stack(self) -> Stack:
-        return self._transport.stack
-
-    @property
-    def local_address(self) -> Address:
-        return self._transport.path.local_address
-
-    @property
-    def remote_address(self) -> Address:
-        return self._transport.path.remote_address
 
     # Sending
 
@@ -227,9 +187,6 @@ class QuicFlow(Flow):
             self.observer.finished()
         self._forget_if_done()
 
-    def pause_receiving(self) -> None:
-        self._paused = True
-
     def resume_receiving(self) -> None:
         if self._paused:
             self._paused = False
@@ -295,7 +252,7 @@ class QuicFlow(Flow):
         if not self._delivered:
             return
         if self.closing and not self.over:
-            observer, self.observer = self.observer, _UNBOUND
+            observer, self.observer = self.observer, unbound()
             self._mark_over()
             if not self._peer_finished:
                 self._linger = self._transport.loop.call_later(PEER_LINGER, self._linger_over)
@@ -323,12 +280,6 @@ class QuicFlow(Flow):
             return
         self._last_backlog = backlog
         self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
-
-    def abort(self) -> None:
-        if not self.over:
-            self.observer = _UNBOUND
-            self._mark_over()
-            self._transport.abandon(self)
 
     def peer_aborted(self, code: int) -> None:
         """The peer has reset its stream."""
@@ -361,62 +312,24 @@ class QuicFlow(Flow):
         else:
             self.ended(error)
 
-    def soft_error(self, error: OSError) -> None:
-        """The network has said something of our packets."""
-        if not self.over and wants_errors(self._properties):
-            soft = ConnectionError(str(error), Reason.PROTOCOL_FAILED)
-            soft.__cause__ = error
-            self.observer.soft_error(soft)
-
-    def ended(self, error: TransportServicesError | None) -> None:
-        """Report Closed, or what broke."""
-        if self.over:
-            return
-        observer, self.observer = self.observer, _UNBOUND
-        self._mark_over()
-        observer.closed(error)
-
     def _mark_over(self) -> None:
-        self.over = True
-        self.writable = False
+        super()._mark_over()
         self._rests = None
         self._discard_held()
-        self._stop_timer()
-
-    def _stop_timer(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
 
     # Streams and properties
 
     async def open_sibling(self, properties: TransportProperties) -> Flow:
         return self._transport.open(properties)
 
-    def apply(self, name: str, value: object) -> None:
-        changed = self._properties.snapshot()
-        changed.set(name, value)
-        self._properties = changed
-        self._transport.apply(self.stream, name, value)
-
     def read(self, name: str) -> object:
         if name in ("send_msg_max_len", "recv_msg_max_len"):
             return sys.maxsize
         return None
 
-    def statistics(self) -> dict[str, float]:
-        return self._transport.statistics()
-
-    def security(self) -> dict[str, object]:
-        return self._transport.security()
-
     def backlog(self) -> int:
         waiting = sum(len(rest.data) for rest in self._rests) if self._rests else 0
         return waiting + (0 if self._gone else self._transport.engine.undelivered(self.stream))
-
-    @property
-    def paths(self) -> Sequence[tuple[Address, Address]]:
-        return ((self.local_address, self.remote_address),)
 
     def __repr__(self) -> str:
         return f"<QuicFlow stream {self.stream}>"
@@ -451,16 +364,6 @@ def sibling_flow(transport: QuicTransport, properties: TransportProperties) -> Q
     if not transport.engine.may_open(one_way):
         raise CloneError("the peer allows no more streams on this connection", Reason.NOT_CLONEABLE)
     stream = transport.engine.open_stream(one_way)
-    flow = QuicFlow(transport, stream, _UNBOUND, properties)
+    flow = QuicFlow(transport, stream, unbound(), properties)
     transport.flows[stream] = flow
     return flow
-
-
-def is_bound(flow: Flow) -> bool:
-    """Whether somebody has put an observer on a Flow that was offered."""
-    return flow.observer is not _UNBOUND
-
-
-def unbound() -> Any:
-    """The observer of a Flow that nobody has taken yet."""
-    return _UNBOUND

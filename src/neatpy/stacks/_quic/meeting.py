@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import CapacityProfile, Preference
 from neatpy.stacks._quic.connection import QuicTransport
+from neatpy.stacks._quic.datagram_flow import datagram_flow, no_datagrams
 from neatpy.stacks._quic.flow import first_flow
 from neatpy.stacks._quic.paths import OwnPath
 from neatpy.stacks._quic.settings import wants_early_data
@@ -16,17 +18,18 @@ from neatpy.system import options
 from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
 
 if TYPE_CHECKING:
-    from neatpy.stacks._quic.flow import QuicFlow
+    from neatpy.stacks._quic.carried import CarriedFlow
     from neatpy.stacks._quic.settings import QuicSettings
-    from neatpy.stacks.contract import Candidate, FlowObserver, Stack
+    from neatpy.stacks.contract import Candidate, FlowObserver
+    from neatpy.stacks.quic import QuicStack
 
 HANDSHAKE_TIME = 30.0
 """Seconds after which an attempt gives up on its handshake."""
 
 
 async def connect(
-    stack: Stack, settings: QuicSettings, candidate: Candidate, observer: FlowObserver
-) -> QuicFlow:
+    stack: QuicStack, settings: QuicSettings, candidate: Candidate, observer: FlowObserver
+) -> CarriedFlow:
     """One attempt. Raises OSError or EstablishmentError; nothing is left of it then."""
     loop = asyncio.get_running_loop()
     properties = candidate.properties
@@ -34,12 +37,8 @@ async def connect(
     peer = (server_name, candidate.remote.port)
     resumes = settings.keeps_sessions and not properties.isolate_session
     session = settings.sessions.take(peer) if resumes and wants_early_data(properties) else None
-    engine = settings.client_engine(
-        server_name,
-        properties,
-        session,
-        (lambda ticket: settings.sessions.keep(peer, ticket)) if resumes else None,
-    )
+    keep = functools.partial(settings.sessions.keep, peer) if resumes else None
+    engine = settings.client_engine(server_name, properties, session, keep, stack.carries_datagrams)
     shaken: asyncio.Future[None] = loop.create_future()
 
     def outcome(transport: QuicTransport, error: BaseException | None) -> None:
@@ -57,13 +56,16 @@ async def connect(
     transport.path = path
     if properties.conn_capacity_profile is not CapacityProfile.DEFAULT:
         path.set_capacity_profile(properties.conn_capacity_profile)
-    flow: QuicFlow | None = None
+    flow: CarriedFlow | None = None
     try:
         engine.send_to(path.peer, time.monotonic())
-        flow = first_flow(transport, observer, properties)
+        begin = datagram_flow if stack.carries_datagrams else first_flow
+        flow = begin(transport, observer, properties)
         transport.start_clock(HANDSHAKE_TIME)
         transport.schedule()
         await shaken
+        if stack.carries_datagrams and not engine.largest_datagram():
+            raise no_datagrams()
     except BaseException:
         if flow is not None:
             flow.abort()

@@ -13,9 +13,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import EstablishmentError, Reason
+from neatpy.stacks._quic.carried import is_bound, unbound
 from neatpy.stacks._quic.connection import QuicTransport
+from neatpy.stacks._quic.datagram_flow import datagram_flow
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
-from neatpy.stacks._quic.flow import first_flow, is_bound, unbound
+from neatpy.stacks._quic.flow import first_flow
 from neatpy.stacks._quic.packets import (
     RetryTokens,
     is_initial,
@@ -32,7 +34,7 @@ from neatpy.system.datagrams import TAKEN
 
 if TYPE_CHECKING:
     from neatpy.stacks._quic.settings import QuicSettings
-    from neatpy.stacks.contract import Stack
+    from neatpy.stacks.quic import QuicStack
     from neatpy.system.datagram_options import SocketAddress
     from neatpy.system.datagrams import DatagramPort
 
@@ -69,7 +71,7 @@ class QuicListener(StackListener, DatagramObserver):
     batches = True
 
     def __init__(
-        self, stack: Stack, settings: QuicSettings, request: ListenRequest, accepted: Accepted
+        self, stack: QuicStack, settings: QuicSettings, request: ListenRequest, accepted: Accepted
     ) -> None:
         self._stack = stack
         self._settings = settings
@@ -172,7 +174,7 @@ class QuicListener(StackListener, DatagramObserver):
         destination: bytes,
     ) -> ServedTransport:
         properties = self._request.properties
-        engine = self._settings.server_engine(properties, original, retried)
+        engine = self._settings.server_engine(properties, original, retried, self._stack.carries_datagrams)
         transport = ServedTransport(
             self._stack,
             self._settings,
@@ -214,7 +216,8 @@ class QuicListener(StackListener, DatagramObserver):
         if not self._open:
             transport.end(0)
             return
-        flow = first_flow(transport, unbound(), request.properties)
+        begin = datagram_flow if self._stack.carries_datagrams else first_flow
+        flow = begin(transport, unbound(), request.properties)
         self._accepted(flow)
         if not is_bound(flow) and not flow.over:
             flow.abort()

@@ -90,9 +90,11 @@ class QuicSettings:
         properties: TransportProperties,
         session: Any,
         keep: Callable[[Any], None] | None,
+        datagrams: bool,
     ) -> Engine:
-        """The engine of one attempt; ``session`` is one to resume, or None, and ``keep`` takes new ones."""
-        configuration = self._configuration(properties)
+        """The engine of one attempt; ``session`` is one to resume, or None, and ``keep`` takes new ones.
+        ``datagrams``: the peer may send some."""
+        configuration = self._configuration(properties, datagrams)
         configuration.is_client = True
         configuration.server_name = ascii_name(server_name).partition("%")[0]
         configuration.session_ticket = session
@@ -103,9 +105,10 @@ class QuicSettings:
         properties: TransportProperties,
         original_id: bytes,
         retry_id: bytes | None,
+        datagrams: bool,
     ) -> Engine:
         """The engine for a client whose first packet was addressed to ``original_id``."""
-        configuration = self._configuration(properties)
+        configuration = self._configuration(properties, datagrams)
         configuration.is_client = False
         more: dict[str, Any] = {
             "original_destination_connection_id": original_id,
@@ -128,7 +131,7 @@ class QuicSettings:
             **more,
         )
 
-    def _configuration(self, properties: TransportProperties) -> QuicConfiguration:
+    def _configuration(self, properties: TransportProperties, datagrams: bool) -> QuicConfiguration:
         timeout = properties.conn_timeout
         return QuicConfiguration(
             alpn_protocols=self._alpn,
@@ -138,7 +141,7 @@ class QuicSettings:
             idle_timeout=IDLE_TIMEOUT if timeout is None else max(timeout, 0.001),
             max_data=CONNECTION_WINDOW,
             max_stream_data=STREAM_WINDOW,
-            max_datagram_frame_size=_LARGEST_FRAME,
+            max_datagram_frame_size=_LARGEST_FRAME if datagrams else None,
             certificate=self._certificate,
             certificate_chain=self._chain,
             private_key=self._key,

@@ -1,0 +1,145 @@
+"""What all Flows on a QUIC connection have in common, whatever they carry there."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from neatpy.errors import ConnectionError, Reason
+from neatpy.stacks.contract import Address, Flow, FlowObserver
+from neatpy.system.datagram_options import wants_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neatpy.errors import TransportServicesError
+    from neatpy.properties import TransportProperties
+    from neatpy.stacks._quic.connection import QuicTransport
+    from neatpy.stacks.contract import Stack
+
+NO_ERROR, ABORTED = 0, 1
+"""The codes with which we close connections and streams: well, and by ``abort``."""
+
+_UNBOUND = FlowObserver()
+
+
+class CarriedFlow(Flow):
+    """A Flow that a connection carries, by the number under which the connection knows it."""
+
+    __slots__ = ("_linger", "_paused", "_properties", "_transport", "closing", "over", "stream", "writable")
+
+    closing: bool
+    """``close`` was called: what arrives is discarded."""
+    over: bool
+    """Nothing is to be told any more."""
+
+    def __init__(
+        self, transport: QuicTransport, stream: int, observer: FlowObserver, properties: TransportProperties
+    ) -> None:
+        self._transport = transport
+        self.stream = stream
+        self.observer = observer
+        self._properties = properties
+        self.writable = True
+        self.closing = self.over = self._paused = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    # What it is
+
+    @property
+    def stack(self) -> Stack:
+        return self._transport.stack
+
+    @property
+    def local_address(self) -> Address:
+        return self._transport.path.local_address
+
+    @property
+    def remote_address(self) -> Address:
+        return self._transport.path.remote_address
+
+    @property
+    def paths(self) -> Sequence[tuple[Address, Address]]:
+        return ((self.local_address, self.remote_address),)
+
+    def apply(self, name: str, value: object) -> None:
+        changed = self._properties.snapshot()
+        changed.set(name, value)
+        self._properties = changed
+        self._transport.apply(self.stream, name, value)
+
+    def statistics(self) -> dict[str, float]:
+        return self._transport.statistics()
+
+    def security(self) -> dict[str, object]:
+        return self._transport.security()
+
+    def pause_receiving(self) -> None:
+        self._paused = True
+
+    # What the connection tells
+
+    @abstractmethod
+    def opened(self) -> None:
+        """The handshake is complete."""
+
+    @abstractmethod
+    def has_room(self) -> bool:
+        """Whether the engine should have more of ours, after it was full."""
+
+    @abstractmethod
+    def write_on(self) -> bool:
+        """Give the engine more; whether it is not full now."""
+
+    @abstractmethod
+    def connection_closed(self, error: TransportServicesError) -> None:
+        """The connection is over; ``error`` is what to make of it if that was too early."""
+
+    def soft_error(self, error: OSError) -> None:
+        """The network has said something of our packets."""
+        if not self.over and wants_errors(self._properties):
+            soft = ConnectionError(str(error), Reason.PROTOCOL_FAILED)
+            soft.__cause__ = error
+            self.observer.soft_error(soft)
+
+    def path_changed(self) -> None:
+        """Packets take another way."""
+        if not self.over:
+            self.observer.path_changed()
+
+    # Ending
+
+    def abort(self) -> None:
+        if not self.over:
+            self.observer = _UNBOUND
+            self._mark_over()
+            self._transport.abandon(self)
+
+    def ended(self, error: TransportServicesError | None) -> None:
+        """Report Closed, or what broke."""
+        if self.over:
+            return
+        observer, self.observer = self.observer, _UNBOUND
+        self._mark_over()
+        observer.closed(error)
+
+    def _mark_over(self) -> None:
+        self.over = True
+        self.writable = False
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+
+def is_bound(flow: Flow) -> bool:
+    """Whether somebody has put an observer on a Flow that was offered."""
+    return flow.observer is not _UNBOUND
+
+
+def unbound() -> Any:
+    """The observer of a Flow that nobody has taken yet."""
+    return _UNBOUND
