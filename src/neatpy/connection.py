@@ -460,6 +460,10 @@ class Connection:
         if handler is not None:
             handler(*arguments)
 
+    def _send_first(self, data: Data, context: MessageContext | None) -> asyncio.Future[MessageContext]:
+        """Send the Message of InitiateWithSend."""
+        return self._path.send_first(data, context)
+
     def _establish_soon(self, request: EstablishmentRequest) -> None:
         """Establish from the next turn of the loop on, or from the moment when somebody waits for Ready."""
         self._request = request

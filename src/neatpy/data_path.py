@@ -138,6 +138,10 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._limit = intent.receive_limit
         self._defaults = intent.message_defaults
 
+    @property
+    def _receives_early(self) -> bool:
+        return self.flow is not None and self.flow.receives_early
+
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow
@@ -396,6 +400,13 @@ class DataPath(ReceiveQueue, FlowObserver):
                 Reason.INVALID_MESSAGE_PROPERTIES,
                 context,
             )
+
+    def send_first(self, data: Data, context: MessageContext | None) -> asyncio.Future[MessageContext]:
+        """Send the Message that the Connection is established with: it goes first."""
+        future = self.send(data, context, True, _NO_PROPERTIES)
+        if self._queue is not None:
+            self._queue.put_first()
+        return future
 
     def _enqueue(self, part: Part) -> None:
         if self._queue is None:

@@ -570,7 +570,9 @@ class FramedFlow(LayeredFlow):
 
     def make_context(self) -> MessageContext:
         """A new context."""
-        return MessageContext()
+        context = MessageContext()
+        context.early_data = self._lower.receives_early
+        return context
 
     # Streams beside this one
 

@@ -197,10 +197,31 @@ class Preconnection:
 
             intent.plan = Plan()
         connection = Connection(intent, loop)
-        connection._establish_soon(self._request_for(connection, intent, loop, timeout, action))
-        if first is not None:
-            connection.initial_send = connection.send(first[0], first[1])
+        if first is None:
+            connection._establish_soon(self._request_for(connection, intent, loop, timeout, action))
+        else:
+            self._establish_with(connection, intent, loop, timeout, first)
         return connection
+
+    def _establish_with(
+        self,
+        connection: Connection,
+        intent: Intent,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float | None,
+        first: tuple[Data, MessageContext | None],
+    ) -> None:
+        from neatpy.early import early_data
+
+        request = self._request_for(connection, intent, loop, timeout, None)
+        early = early_data(intent, *first)
+        if early is not None:
+            if request.plan is not None:  # then others use it too
+                request = self._request(intent)
+                request.loop, request.plan = loop, None
+            request.early = early
+        connection._establish_soon(request)
+        connection.initial_send = connection._send_first(*first)
 
     def _request_for(
         self,

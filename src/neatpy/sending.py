@@ -169,6 +169,12 @@ class SendQueue:
                 self._deadlines = []
             heappush(self._deadlines, (waiting.deadline, self._sequence, waiting))
 
+    def put_first(self) -> None:
+        """What was added goes before everything else, whatever its priority: it is the first there ever was."""
+        if len(self._heap) == 1:
+            _, sequence, waiting = self._heap[0]
+            self._heap[0] = (-math.inf, sequence, waiting)
+
     def next(self) -> Part | None:
         """The part that leaves next, taken out of the queue; None if nothing may leave now."""
         current = self._current

@@ -95,6 +95,7 @@ def sole_candidate(gathered: Gathered) -> Candidate | None:
         server_name=target.server_name,
         label="1.1.1",
         hop_limit=hop_limit(endpoint, request.local_endpoints),
+        early=request.early,
     )
 
 

@@ -51,11 +51,13 @@ class EstablishmentRequest:
 
     ``timeout`` is in seconds, None or infinite for no limit. ``stacks``, ``memory``, ``lookup`` and
     ``list_interfaces`` replace this host's own: tests bring toys. ``loop`` is the running one, if the caller knows it.
-    ``plan`` is shared by requests for the very same.
+    ``plan`` is shared by requests for the very same. ``early`` is the first Message, if stacks may send it with their
+    handshakes (see Candidate).
     """
 
     __slots__ = (
         "action",
+        "early",
         "has_framers",
         "list_interfaces",
         "local_endpoints",
@@ -90,7 +92,9 @@ class EstablishmentRequest:
         list_interfaces: ListInterfaces | None = None,
         loop: AbstractEventLoop | None = None,
         plan: Plan | None = None,
+        early: bytes | None = None,
     ) -> None:
+        self.early = early
         self.remote_endpoints = remote_endpoints
         self.local_endpoints = local_endpoints
         self.properties = properties

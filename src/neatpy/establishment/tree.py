@@ -132,6 +132,7 @@ class CandidateTree:
                     interface=branch.path.interface,
                     server_name=target.server_name,
                     hop_limit=hop_limit(target.endpoint, local_endpoints),
+                    early=request.early,
                 )
                 found.append(candidate)
         memory = self._memory

@@ -65,10 +65,13 @@ class Candidate:
 
     ``interface`` is the name of the interface to bind to, or None to let the system route. ``local`` is the address
     to bind to (port 0: any), or None. ``server_name`` is the host name to verify and to send as SNI, or None, in which
-    case security is verified against ``remote.ip``.
+    case security is verified against ``remote.ip``. ``early`` holds the bytes of a first Message that is safely
+    replayable, or None: a stack may send them with its handshake, to whoever answers. It is told to send them once more
+    when it is established, first of all, and then passes over what is there already.
     """
 
     __slots__ = (
+        "early",
         "hop_limit",
         "interface",
         "label",
@@ -92,7 +95,9 @@ class Candidate:
         server_name: str | None = None,
         hop_limit: int | None = None,
         label: str = "",
+        early: bytes | None = None,
     ) -> None:
+        self.early = early
         self.stack = stack
         self.remote = remote
         self.local = local
@@ -201,6 +206,8 @@ class Flow(ABC):
 
     observer: FlowObserver
     writable: bool
+    receives_early = False
+    """Whether what is received now came before the handshake was complete, and may be a replay (0-RTT)."""
     preserves_boundaries: ClassVar[bool] = False
     """True: each ``received`` belongs to a Message of the stack's own. False: a byte stream."""
 

@@ -51,6 +51,7 @@ _STREAMS = Features(
         "reliability": _INTRINSIC,
         "preserve_order": _INTRINSIC,
         "multistreaming": _INTRINSIC,
+        "zero_rtt_msg": _OPTIONAL,
         "congestion_control": _INTRINSIC,
         "full_checksum_send": _INTRINSIC,
         "full_checksum_recv": _INTRINSIC,

@@ -112,6 +112,7 @@ class Engine(QuicConnection):
         self.lost_frames = 0
         self._groups, self._signatures = groups, signatures
         self._asks_peer = False
+        self.takes_early = True
         self._table = _Streams(self)
         super().__init__(configuration=configuration, **more)
         self._streams = self._table
@@ -465,6 +466,8 @@ class Engine(QuicConnection):
         if self._signatures:
             context._signature_algorithms = list(self._signatures)
         context._request_client_certificate = self._asks_peer
+        if not self.takes_early:
+            context._max_early_data = None
 
     def ask_for_certificate(self) -> None:
         """Have the client show a certificate; on the server's side, before the first datagram."""

@@ -48,6 +48,7 @@ class QuicFlow(CarriedFlow):
         "_can_receive",
         "_can_send",
         "_delivered",
+        "_early",
         "_finishing",
         "_gone",
         "_held",
@@ -71,6 +72,8 @@ class QuicFlow(CarriedFlow):
         self._peer_finished = not self._can_receive
         self._delivered = not self._can_send
         self._refused: TransportServicesError | None = None
+        self._early = b""
+        """What has travelled with the handshake and will be given to ``send`` once more."""
         self._rests: deque[Rest] | None = None
         self._held: deque[bytes] | None = None
         self._last_backlog = -1
@@ -82,6 +85,8 @@ class QuicFlow(CarriedFlow):
         refused = self._refused
         if refused is not None:
             raise SendError(str(refused), refused.reason, context)
+        if self._early:
+            data = self._unsaid(data)
         transport = self._transport
         size = len(data)
         if self._rests is None and self._usable:
@@ -100,6 +105,19 @@ class QuicFlow(CarriedFlow):
         transport.wants_to_write(self)
         transport.schedule()
         return False
+
+    def send_early(self, data: bytes) -> None:
+        """Have this travel with the handshake: 0-RTT, if the server takes it, else right after."""
+        self._transport.engine.write(self.stream, data, False)
+        self._early = data
+
+    def _unsaid(self, data: Data) -> bytes:
+        """The part of what is to be sent that was not sent early."""
+        whole, early = bytes(data), self._early
+        if not early.startswith(whole) and not whole.startswith(early):
+            raise SendError("something else was sent with the handshake", Reason.PROTOCOL_FAILED)
+        self._early = early[len(whole) :]
+        return whole[len(early) :]
 
     def _begin(self, engine: Any) -> None:
         order = self._transport.order

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neatpy.enumerations import CapacityProfile, Preference
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.datagram_flow import datagram_flow, no_datagrams
-from neatpy.stacks._quic.flow import first_flow
+from neatpy.stacks._quic.flow import QuicFlow, first_flow
 from neatpy.stacks._quic.paths import OwnPath
 from neatpy.stacks._quic.settings import wants_early_data
 from neatpy.system import options
@@ -61,6 +61,8 @@ async def connect(
         engine.send_to(path.peer, time.monotonic())
         begin = datagram_flow if stack.carries_datagrams else first_flow
         flow = begin(transport, observer, properties)
+        if candidate.early is not None and engine.may_send_early and isinstance(flow, QuicFlow):
+            flow.send_early(candidate.early)
         transport.start_clock(HANDSHAKE_TIME)
         transport.schedule()
         await shaken

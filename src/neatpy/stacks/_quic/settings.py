@@ -118,6 +118,7 @@ class QuicSettings:
             more["session_ticket_fetcher"] = self.sessions.redeem
             more["session_ticket_handler"] = self.sessions.issue
         engine = self._made(configuration, properties, **more)
+        engine.takes_early = wants_early_data(properties)
         if self.trust.judges:
             engine.ask_for_certificate()
         return engine
