@@ -138,10 +138,6 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._limit = intent.receive_limit
         self._defaults = intent.message_defaults
 
-    @property
-    def _receives_early(self) -> bool:
-        return self.flow is not None and self.flow.receives_early
-
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow

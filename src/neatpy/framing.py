@@ -570,9 +570,7 @@ class FramedFlow(LayeredFlow):
 
     def make_context(self) -> MessageContext:
         """A new context."""
-        context = MessageContext()
-        context.early_data = self._lower.receives_early
-        return context
+        return MessageContext()
 
     # Streams beside this one
 

@@ -197,31 +197,15 @@ class Preconnection:
 
             intent.plan = Plan()
         connection = Connection(intent, loop)
-        if first is None:
-            connection._establish_soon(self._request_for(connection, intent, loop, timeout, action))
-        else:
-            self._establish_with(connection, intent, loop, timeout, first)
+        early: bytes | None = None
+        if first is not None:
+            from neatpy.early import early_data
+
+            early = early_data(intent, *first)
+        connection._establish_soon(self._request_for(connection, intent, loop, timeout, action, early))
+        if first is not None:
+            connection.initial_send = connection._send_first(*first)
         return connection
-
-    def _establish_with(
-        self,
-        connection: Connection,
-        intent: Intent,
-        loop: asyncio.AbstractEventLoop,
-        timeout: float | None,
-        first: tuple[Data, MessageContext | None],
-    ) -> None:
-        from neatpy.early import early_data
-
-        request = self._request_for(connection, intent, loop, timeout, None)
-        early = early_data(intent, *first)
-        if early is not None:
-            if request.plan is not None:  # then others use it too
-                request = self._request(intent)
-                request.loop, request.plan = loop, None
-            request.early = early
-        connection._establish_soon(request)
-        connection.initial_send = connection._send_first(*first)
 
     def _request_for(
         self,
@@ -230,14 +214,17 @@ class Preconnection:
         loop: asyncio.AbstractEventLoop,
         timeout: float | None,
         action: str | None,
+        early: bytes | None,
     ) -> EstablishmentRequest:
         plan = intent.plan
-        if timeout is not None or intent.framers or hook.active:
+        if timeout is not None or intent.framers or hook.active or early is not None:
             plan = None
         if plan is not None and plan.request is not None and plan.request.loop is loop:
             return plan.request
         request = self._request(intent, _checked_timeout(timeout), action)
         request.loop = loop
+        if early is not None:
+            request.early, request.plan = early, None
         if intent.framers:
             request.prepare = connection._prepare
         if hook.active:

@@ -432,13 +432,7 @@ class ReceiveQueue:
     def _make_context(self) -> MessageContext:
         context = MessageContext()
         context.origin = self._origin
-        context.early_data = self._receives_early
         return context
-
-    @property
-    def _receives_early(self) -> bool:
-        """Whether what arrives now came before the handshake was complete."""
-        return False
 
     def _perhaps_resume(self) -> None:
         if self._paused and self.drained:

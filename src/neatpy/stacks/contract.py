@@ -166,7 +166,8 @@ class FlowObserver:
     def received(
         self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
     ) -> None:
-        """Data came. ``context`` is None on a byte stream; else it is the same object for all parts of a Message.
+        """Data came. ``context`` is the same object for all parts of a Message; None on a byte stream, unless there is
+        something to say of these bytes (they came early, and may be a replay).
 
         ``last``: this is the last thing that the Flow does in its turn, and no task is running, so that whoever waits
         for the data can be resumed in here."""
@@ -206,8 +207,6 @@ class Flow(ABC):
 
     observer: FlowObserver
     writable: bool
-    receives_early = False
-    """Whether what is received now came before the handshake was complete, and may be a replay (0-RTT)."""
     preserves_boundaries: ClassVar[bool] = False
     """True: each ``received`` belongs to a Message of the stack's own. False: a byte stream."""
 

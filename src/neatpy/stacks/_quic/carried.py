@@ -48,10 +48,6 @@ class CarriedFlow(Flow):
     # What it is
 
     @property
-    def receives_early(self) -> bool:  # type: ignore[override]
-        return not self._transport.engine.is_complete
-
-    @property
     def stack(self) -> Stack:
         return self._transport.stack
 

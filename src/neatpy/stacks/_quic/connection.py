@@ -67,6 +67,7 @@ class QuicTransport(EngineObserver):
         "early",
         "engine",
         "flows",
+        "handshaken",
         "loop",
         "order",
         "path",
@@ -97,7 +98,7 @@ class QuicTransport(EngineObserver):
         self.server_name = server_name
         self.flows: dict[int, CarriedFlow] = {}
         self.order = Order(properties.conn_scheduler)
-        self.early = False
+        self.early = self.handshaken = False
         self._keep_alive_after = properties.keep_alive_timeout
         self._settings = settings
         self._outcome: Callable[[QuicTransport, BaseException | None], None] | None = outcome
@@ -264,7 +265,7 @@ class QuicTransport(EngineObserver):
     # The handshake
 
     def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> None:
-        self.early = early_data_accepted
+        self.early, self.handshaken = early_data_accepted, True
         if resumed or not self._judges:
             self._open()
             return

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import Direction
 from neatpy.errors import CloneError, ConnectionError, Reason, SendError
+from neatpy.message import MessageContext
 from neatpy.stacks._quic.carried import ABORTED, CarriedFlow, unbound
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
     from neatpy.errors import TransportServicesError
-    from neatpy.message import MessageContext
     from neatpy.properties import TransportProperties
     from neatpy.stacks._quic.connection import QuicTransport
 
@@ -194,8 +194,9 @@ class QuicFlow(CarriedFlow):
             if data:
                 self._held.append(data)
         elif data:
-            self._transport.engine.taken(self.stream, len(data))
-            self.observer.received(data, None, False)
+            transport = self._transport
+            transport.engine.taken(self.stream, len(data))
+            self.observer.received(data, None if transport.handshaken else _early_context(), False)
         if ended:
             self._end_receiving()
 
@@ -351,6 +352,12 @@ class QuicFlow(CarriedFlow):
 
     def __repr__(self) -> str:
         return f"<QuicFlow stream {self.stream}>"
+
+
+def _early_context() -> MessageContext:
+    context = MessageContext()
+    context.early_data = True
+    return context
 
 
 def first_flow(transport: QuicTransport, observer: FlowObserver, properties: TransportProperties) -> QuicFlow:
