@@ -288,6 +288,15 @@ class StreamFlow(Flow):
             if turn.waking:
                 turn.end()
 
+    def read_early(self) -> bytes:
+        """What there is to read before anything was told; nothing once the Flow is closing, or not to be read."""
+        if not self._open or self._closing is not None or self._paused:
+            return b""
+        try:
+            return self._sock.recv(self._read_size)
+        except OSError:
+            return b""  # the usual way of reading meets it again
+
     def _end_of_stream(self) -> None:
         self._remote_finished = True
         if self._error is not None:
@@ -483,31 +492,24 @@ def begin_stream(
     try:
         if not _NON_BLOCKING:
             sock.setblocking(False)
-        _configure(sock, candidate)
+        configure(sock, candidate)
         result = sock.connect_ex(remote)
         if result == errno.EINPROGRESS:
             result = sock.connect_ex(remote)  # on loopback it is through by now, and 0 says so
         if result not in (0, errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN):
-            raise _refusal(result, remote)
+            raise refusal(result, remote)
     except BaseException:
         sock.close()
         raise
     flow = StreamFlow(stack, observer, properties, loop, open_streams.of(loop), sock, remote)
     if result:
-        return _connected(flow)
+        return when_connected(flow)
     flow.start()
     return flow
 
 
-async def connect_stream(
-    stack: Stack, candidate: Candidate, observer: FlowObserver, protocol: int = 0
-) -> Flow:
-    """One attempt to connect. Raises OSError."""
-    started = begin_stream(stack, candidate, observer, protocol)
-    return started if isinstance(started, StreamFlow) else await started
-
-
-def _configure(sock: socket.socket, candidate: Candidate) -> None:
+def configure(sock: socket.socket, candidate: Candidate) -> None:
+    """Make the candidate's properties act on a new socket, and bind it. Raises OSError."""
     properties = candidate.properties
     options.limit_unsent(sock)
     options.choose_delay(sock, properties)
@@ -523,7 +525,7 @@ def _configure(sock: socket.socket, candidate: Candidate) -> None:
         sock.bind(sockaddr(candidate.local))
 
 
-async def _connected(flow: StreamFlow) -> Flow:
+async def when_connected(flow: StreamFlow) -> Flow:
     """Wait until the kernel says how it went."""
     loop, sock = flow._loop, flow._sock
     told: asyncio.Future[None] = loop.create_future()
@@ -535,7 +537,7 @@ async def _connected(flow: StreamFlow) -> Flow:
             loop.remove_writer(sock)
         result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if result:
-            raise _refusal(result, flow._remote)
+            raise refusal(result, flow._remote)
     except BaseException:
         sock.close()
         raise
@@ -548,7 +550,8 @@ def _tell(told: asyncio.Future[None]) -> None:
         told.set_result(None)
 
 
-def _refusal(number: int, remote: tuple[Any, ...]) -> OSError:
+def refusal(number: int, remote: tuple[Any, ...]) -> OSError:
+    """What connecting failed with."""
     import os
 
     return OSError(number, f"{os.strerror(number)} ({remote[0]} port {remote[1]})")

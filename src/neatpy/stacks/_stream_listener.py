@@ -7,12 +7,16 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
+from neatpy.enumerations import Preference
 from neatpy.stacks._stream import StreamFlow, address_of, family_of, sockaddr
 from neatpy.stacks.contract import Accepted, Address, FlowObserver, ListenRequest, StackListener
 from neatpy.system import options
 from neatpy.system.streams import open_streams
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Stack
 
 BACKLOG = 1024
@@ -30,6 +34,7 @@ class StreamListener(StackListener):
     __slots__ = (
         "_accepted",
         "_address",
+        "_early",
         "_loop",
         "_name",
         "_request",
@@ -57,6 +62,7 @@ class StreamListener(StackListener):
         self._address = address_of(name)
         self._name = None if request.local.ip in ("0.0.0.0", "::") else name
         self._rest: asyncio.TimerHandle | None = None
+        self._early = _early(request.properties, sock)
         loop.add_reader(sock.fileno(), self._accept)
 
     @property
@@ -95,6 +101,8 @@ class StreamListener(StackListener):
             return
         flow.start()
         self._accepted(flow)
+        if self._early is not None and self._early.came_early(sock):
+            self._loop.call_soon(self._early.tell_early, flow)
 
     def _pause(self, error: OSError) -> None:
         self._loop.call_exception_handler(
@@ -106,6 +114,16 @@ class StreamListener(StackListener):
     def _go_on(self) -> None:
         self._rest = None
         self._loop.add_reader(self._sock.fileno(), self._accept)
+
+
+def _early(properties: TransportProperties, sock: socket.socket) -> ModuleType | None:
+    """What deals with data that come with a SYN, if the Listener takes any."""
+    if properties.zero_rtt_msg not in (Preference.REQUIRE, Preference.PREFER):
+        return None
+    from neatpy.stacks import _fast_open
+
+    _fast_open.accept_early_data(sock)
+    return _fast_open
 
 
 async def listen_stream(

@@ -7,7 +7,7 @@ stack: nothing is accepted and silently idle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 
@@ -70,11 +70,12 @@ class Features:
         """How this stack provides the feature of that name."""
         return self.selection.get(name, Provision.NOT_PROVIDED)
 
-    def below(self, rank: int, effects: Mapping[str, str]) -> Features:
-        """The rows of a security layer over this stack: what acts here acts through it, and ``effects`` besides."""
+    def below(self, rank: int, effects: Mapping[str, str], lacking: Collection[str] = ()) -> Features:
+        """The rows of a security layer over this stack: what acts here acts through it, and ``effects`` besides; what
+        is ``lacking`` does not get through."""
         return Features(
             rank,
-            self.selection,
+            {name: provision for name, provision in self.selection.items() if name not in lacking},
             {**self.effects, **effects},
             secure=True,
             handshake=self.handshake,

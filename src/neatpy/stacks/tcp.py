@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from neatpy.stacks._stream import begin_stream, connect_stream
+from neatpy.stacks._stream import begin_stream
 from neatpy.stacks.contract import (
     Accepted,
     Candidate,
@@ -34,6 +34,7 @@ class TcpStack(Stack):
             "full_checksum_recv": _INTRINSIC,
             "active_read_before_send": _INTRINSIC,
             "keep_alive": _OPTIONAL,
+            "zero_rtt_msg": _OPTIONAL,
             "use_temporary_local_address": _OPTIONAL,
         },
         effects={
@@ -53,10 +54,16 @@ class TcpStack(Stack):
     )
 
     def begin(self, candidate: Candidate, observer: FlowObserver) -> Flow | Coroutine[Any, Any, Flow]:
+        if candidate.early is not None:
+            from neatpy.stacks._fast_open import begin_fast_open, wants_fast_open
+
+            if wants_fast_open(candidate.properties):
+                return begin_fast_open(self, candidate, observer, candidate.early)
         return begin_stream(self, candidate, observer)
 
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
-        return await connect_stream(self, candidate, observer)
+        started = self.begin(candidate, observer)
+        return started if isinstance(started, Flow) else await started
 
     async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
         from neatpy.stacks._stream_listener import listen_stream

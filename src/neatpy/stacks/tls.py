@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from neatpy.enumerations import Preference
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks.contract import (
     Accepted,
@@ -46,7 +47,7 @@ class TlsStack(Stack):
         """The rows of the stack below, which TLS passes through, and its own."""
         if self._features is None:
             below = self.lower.features if self.lower is not None else Features(0, {}, {})
-            self._features = below.below(self.rank, _EFFECTS)
+            self._features = below.below(self.rank, _EFFECTS, lacking=("zero_rtt_msg",))
         return self._features
 
     def available(self) -> Availability:
@@ -81,7 +82,10 @@ class TlsStack(Stack):
 
         flow = TlsFlow(self, candidate.security, engine, observer, outcome)
         try:
-            flow.start(await self._lower().connect(self._candidate_below(candidate), Below(flow)))
+            below = self._candidate_below(candidate)
+            if candidate.properties.zero_rtt_msg in (Preference.REQUIRE, Preference.PREFER):
+                below.early = flow.hello()  # it may be replayed: nothing of the application's is in it
+            flow.start(await self._lower().connect(below, Below(flow)), below.early or b"")
             await shaken
         except BaseException:
             flow.abort()

@@ -69,9 +69,17 @@ class TlsFlow(SecureFlow):
         self._linger: asyncio.TimerHandle | None = None
         self._context = cast("MessageContext", None)  # byte streams do not look at it
 
-    def start(self, lower: Flow) -> None:
-        """Begin the handshake over this Flow, whose observer is a :class:`Below` of this one."""
+    def hello(self) -> bytes:
+        """What a client's handshake begins with, for those that can send it before there is a Flow below."""
+        self._engine.handshake()
+        return self._engine.output()
+
+    def start(self, lower: Flow, hello: bytes = b"") -> None:
+        """Begin the handshake over this Flow, whose observer is a :class:`Below` of this one; ``hello`` is what has
+        been asked for before."""
         self._lower = lower
+        if hello:
+            lower.send(hello, self._context, False, _OURS)
         self._shake()
 
     def read(self, name: str) -> object:
