@@ -669,12 +669,13 @@ class Connection:
             if not isinstance(endpoint, kind):
                 raise TypeError(f"{action} takes {kind.__name__} objects, not {endpoint!r}")
         known = (*self._intent.remotes, *self._intent.locals, self.remote_endpoint, self.local_endpoint)
-        if action.startswith("add") and all(endpoint in known for endpoint in endpoints):
-            return
+        if action.startswith("add"):
+            endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in known)
         flow = self._path.flow
-        if flow is None:
+        if endpoints and flow is None:
             raise PropertyError(f"a connection that is not established uses one path: no {action}")
-        raise PropertyError(f"no {action} on {self.stack}: {flow.stack.one_path}")
+        for endpoint in endpoints:
+            cast("Flow", flow).change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
 
     # data_path.Owner
 

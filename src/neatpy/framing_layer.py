@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from neatpy.stacks.contract import Address, Flow, FlowObserver
 
 if TYPE_CHECKING:
+    from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.errors import TransportServicesError
     from neatpy.framer import MessageFramer
     from neatpy.framing import FramedFlow
@@ -52,6 +53,9 @@ class LayeredFlow(Flow):
 
     def apply(self, name: str, value: object) -> None:
         self._lower.apply(name, value)
+
+    def change_paths(self, action: str, endpoint: LocalEndpoint | RemoteEndpoint) -> None:
+        self._lower.change_paths(action, endpoint)
 
     def statistics(self) -> dict[str, float]:
         return self._lower.statistics()

@@ -19,10 +19,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from neatpy.errors import CloneError, Reason
+from neatpy.errors import CloneError, PropertyError, Reason
 from neatpy.message import Data as Data
 
 if TYPE_CHECKING:
+    from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.errors import TransportServicesError
     from neatpy.message import MessageContext
     from neatpy.properties import TransportProperties
@@ -283,6 +284,12 @@ class Flow(ABC):
         """Make a Connection Property (snake_case) act from now on. Names without effect here are ignored.
 
         Raises PropertyError if the value cannot be applied; nothing has changed then."""
+
+    def change_paths(self, action: str, endpoint: LocalEndpoint | RemoteEndpoint) -> None:
+        """Do what ``action`` says with an endpoint of the Connection: ``add_local``, ``remove_local``, ``add_remote``
+        or ``remove_remote`` (RFC 9622 section 7.5). Raises PropertyError where the protocol cannot; nothing has changed
+        then."""
+        raise PropertyError(f"no {action} on {self.stack.name}: {self.stack.one_path}")
 
     def read(self, name: str) -> object:
         """The present value of a read-only Connection Property that depends on the stack, such as

@@ -13,6 +13,7 @@ from neatpy.system.datagram_options import wants_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.errors import TransportServicesError
     from neatpy.properties import TransportProperties
     from neatpy.stacks._quic.connection import QuicTransport
@@ -68,6 +69,9 @@ class CarriedFlow(Flow):
         changed.set(name, value)
         self._properties = changed
         self._transport.apply(self.stream, name, value)
+
+    def change_paths(self, action: str, endpoint: LocalEndpoint | RemoteEndpoint) -> None:
+        self._transport.change_paths(action, endpoint)
 
     def statistics(self) -> dict[str, float]:
         return self._transport.statistics()

@@ -12,7 +12,7 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
-from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
+from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.security import TrustVerification
 from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, CarriedFlow, is_bound, unbound
 from neatpy.stacks._quic.datagram_flow import DATAGRAMS, QuicDatagramFlow
@@ -26,6 +26,7 @@ from neatpy.system.turns import turns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.properties import TransportProperties
     from neatpy.stacks._quic.engine import Closing, Engine
     from neatpy.stacks._quic.paths import Path
@@ -549,6 +550,10 @@ class QuicTransport(EngineObserver):
             self._keep_alive()
         elif name == "group_conn_limit":
             self.engine.raise_streams(most_streams(value))
+
+    def change_paths(self, action: str, endpoint: LocalEndpoint | RemoteEndpoint) -> None:
+        """See :meth:`Flow.change_paths`."""
+        raise PropertyError(f"only the client's side of a QUIC connection can move: no {action}")
 
     @property
     def closed_well(self) -> bool:

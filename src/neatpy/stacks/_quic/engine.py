@@ -252,12 +252,21 @@ class Engine(QuicConnection):
         """Where datagrams go at present."""
         return self.get_peer_address()
 
-    def move(self) -> bool:
-        """Use another connection id of the peer's, since our address has changed; False if it gave us none."""
-        if not self._peer_cid_available:
-            return False
+    @property
+    def unanswered(self) -> int:
+        """How many probes in a row had no answer."""
+        return self._loss._pto_count
+
+    def move(self) -> None:
+        """Our own address has changed: use another connection id of the peer's, if it gave us one, and learn what the
+        new path can do (RFC 9000 section 9.4)."""
         self.change_connection_id()
-        return True
+        loss = self._loss
+        loss._pto_count = 0
+        loss._rtt_initialized = False
+        self._use_datagrams_of(SMALLEST_DATAGRAM)
+        controller: Any = loss._cc
+        controller.congestion_window = min(controller.congestion_window, 10 * SMALLEST_DATAGRAM)
 
     # Streams
 
@@ -436,12 +445,15 @@ class Engine(QuicConnection):
         self._is_probing = False
         if delivery == _ACKED:
             self._mtu_wanted = 0
-            self._max_datagram_size = size
-            self._loss._pacer._max_datagram_size = size
-            controller: Any = self._loss._cc
-            controller._max_datagram_size = size
+            self._use_datagrams_of(size)
         elif self._mtu_probes >= _MTU_PROBES:
             self._mtu_wanted = 0
+
+    def _use_datagrams_of(self, size: int) -> None:
+        self._max_datagram_size = size
+        self._loss._pacer._max_datagram_size = size
+        controller: Any = self._loss._cc
+        controller._max_datagram_size = size
 
     # What the engine is made to do otherwise
 

@@ -9,11 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import CapacityProfile, Preference
-from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.datagram_flow import datagram_flow, no_datagrams
 from neatpy.stacks._quic.flow import QuicFlow, first_flow
-from neatpy.stacks._quic.paths import OwnPath
+from neatpy.stacks._quic.moving import MovingTransport, Place
 from neatpy.stacks._quic.settings import wants_early_data
+from neatpy.stacks.contract import Address
 from neatpy.system import options
 from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
 
@@ -41,19 +41,19 @@ async def connect(
     engine = settings.client_engine(server_name, properties, session, keep, stack.carries_datagrams)
     shaken: asyncio.Future[None] = loop.create_future()
 
-    def outcome(transport: QuicTransport, error: BaseException | None) -> None:
+    def outcome(_: object, error: BaseException | None) -> None:
         if not shaken.done():
             if error is None:
                 shaken.set_result(None)
             else:
                 shaken.set_exception(error)
 
-    transport = QuicTransport(
+    transport = MovingTransport(
         stack, settings, engine, properties, loop, server_name=server_name, outcome=outcome
     )
-    sock = _connected_socket(candidate)
-    path = OwnPath(loop, sock, transport.received, transport.done, transport.failed)
-    transport.path = path
+    transport.dial = functools.partial(_connected_socket, candidate)
+    transport.begin_at(Place(candidate.local.ip if candidate.local else None, candidate.interface))
+    path = transport.path
     if properties.conn_capacity_profile is not CapacityProfile.DEFAULT:
         path.set_capacity_profile(properties.conn_capacity_profile)
     flow: CarriedFlow | None = None
@@ -79,12 +79,15 @@ async def connect(
     return flow
 
 
-def _connected_socket(candidate: Candidate) -> socket.socket:
-    remote = candidate.remote
-    if candidate.local is not None:
-        sock = bound_socket(candidate.local, candidate.interface)
+def _connected_socket(candidate: Candidate, place: Place) -> socket.socket:
+    """A socket to the candidate's peer from this place. Raises OSError."""
+    remote, local = candidate.remote, candidate.local
+    if local is not None and local.ip == place.ip:
+        sock = bound_socket(local, place.interface)
+    elif place.ip is not None:
+        sock = bound_socket(Address(place.ip, 0), place.interface)
     else:
-        sock = unbound_socket(socket.AF_INET6 if remote.is_ipv6 else socket.AF_INET, candidate.interface)
+        sock = unbound_socket(socket.AF_INET6 if remote.is_ipv6 else socket.AF_INET, place.interface)
     try:
         if candidate.hop_limit is not None:
             options.set_hop_limit(sock, candidate.hop_limit)

@@ -76,7 +76,7 @@ class OwnPath(Path, DatagramObserver):
     """A connected UDP socket for one connection. ``received``, ``done`` and ``failed`` hear of datagrams, of the end of
     a burst of them, and of ICMP errors."""
 
-    __slots__ = ("_closed", "_done", "_failed", "_local", "_received", "_socket", "peer")
+    __slots__ = ("_closed", "_done", "_failed", "_local", "_loop", "_profile", "_received", "_socket", "peer")
 
     batches = True
 
@@ -97,10 +97,23 @@ class OwnPath(Path, DatagramObserver):
         self._done = done
         self._failed = failed
         self._closed = False
+        self._loop = loop
+        self._profile: CapacityProfile | None = None
+        self._use(sock)
+
+    def _use(self, sock: socket.socket) -> None:
         enlarge_buffers(sock)
         set_fragmentation(sock, False)
-        self._socket = DatagramSocket(loop, sock, self, errors=True)
+        self._socket = DatagramSocket(self._loop, sock, self, errors=True)
         self._socket.resume_receiving()
+
+    def replace(self, sock: socket.socket) -> None:
+        """Send and receive by this socket, which is connected to the same peer, from now on."""
+        self._socket.close()
+        self._local = _address_of(sock.getsockname())
+        self._use(sock)
+        if self._profile is not None:
+            self.set_capacity_profile(self._profile)
 
     @property
     def local_address(self) -> Address:
@@ -122,6 +135,7 @@ class OwnPath(Path, DatagramObserver):
             pass  # lost, as in any router: it is sent again
 
     def set_capacity_profile(self, profile: CapacityProfile) -> None:
+        self._profile = profile
         if not self._closed:
             options.set_dscp(self._socket.socket, profile)
 

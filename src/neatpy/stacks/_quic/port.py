@@ -242,7 +242,17 @@ class ServedTransport(QuicTransport):
     __slots__ = ("ids", "port")
 
     ids: set[bytes]
+    path: SharedPath
     port: QuicListener
+
+    def done(self) -> None:
+        super().done()
+        address = self.engine.peer_address
+        if address is not None and address != self.path.address:
+            self.path.address = address  # the client has moved; the engine proves that it is there
+            self.engine.try_mtu(self.path.mtu())
+            for flow in list(self.flows.values()):
+                flow.path_changed()
 
     def connection_id_issued(self, connection_id: bytes) -> None:
         self.port.issue(self, connection_id)
