@@ -72,8 +72,8 @@ def stream(**properties: Any) -> TransportProperties:
 
 
 def datagrams(**properties: Any) -> TransportProperties:
-    """Unreliable datagrams: udp, without security."""
-    wanted = TransportProperties.unreliable_datagram()
+    """Unreliable datagrams and nothing more: udp, or dtls/udp with security."""
+    wanted = TransportProperties.unreliable_datagram().prohibit("congestion_control")
     for name, value in properties.items():
         wanted.set(name, value)
     return wanted
