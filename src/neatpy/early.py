@@ -39,7 +39,7 @@ def early_data(intent: Intent, data: Data, context: MessageContext | None) -> by
     from neatpy.framer import Framer, shortcut_of
 
     framer = intent.framers[0]
-    frame = shortcut_of(framer, "whole_frame", "new_sent_message")
+    frame = shortcut_of(framer, "whole_frame")
     if frame is None or type(framer).start is not Framer.start:
         return None
     framed: bytes | None = frame(_NEW, whole, message)

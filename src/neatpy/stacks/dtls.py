@@ -6,7 +6,7 @@ What does the work is loaded when the stack is first used.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks.contract import (
