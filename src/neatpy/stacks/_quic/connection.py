@@ -543,8 +543,9 @@ class QuicTransport(EngineObserver):
         elif name == "conn_capacity_profile":
             self.path.set_capacity_profile(value)
         elif name == "conn_timeout":
-            self.engine.use_idle_timeout(IDLE_TIMEOUT if value is None else value)
+            self.engine.use_idle_timeout(IDLE_TIMEOUT if value is None else value, time.monotonic())
             self._keep_alive()
+            self._set_timer()
         elif name == "keep_alive_timeout":
             self._keep_alive_after = value
             self._keep_alive()

@@ -32,6 +32,7 @@ CONNECTION_ID_LENGTH = 8
 
 _SHORT_HEADER, _FRAME_HEADER = 1 + 20 + 2 + 16, 1 + 8
 _MTU_PROBES = 3
+_RANGES_WITH_CLOSE = 32
 _ACKED = QuicDeliveryState.ACKED
 
 
@@ -384,9 +385,11 @@ class Engine(QuicConnection):
         """Seconds of silence after which the connection is over, as both sides have agreed."""
         return self._idle_timeout()
 
-    def use_idle_timeout(self, seconds: float) -> None:
+    def use_idle_timeout(self, seconds: float, now: float) -> None:
         """End the connection after so many seconds of silence, if the peer does not do so earlier."""
         self._configuration.idle_timeout = seconds
+        if self._close_at is not None:
+            self._close_at = now + self._idle_timeout()
 
     def ping(self) -> None:
         """Have the peer answer, which keeps the path and the connection alive."""
@@ -491,6 +494,17 @@ class Engine(QuicConnection):
         for stream in blocked:
             if not stream.is_blocked:
                 self._table.wake(stream)
+
+    def _write_connection_close_frame(
+        self, builder: QuicPacketBuilder, epoch: tls.Epoch, *frame: Any, **named: Any
+    ) -> None:
+        # The packet that closes is the last one: unless it says what has come, a peer that closes at the same time
+        # never learns that it was heard.
+        if epoch is tls.Epoch.ONE_RTT:
+            space = self._spaces[epoch]
+            if space.ack_at is not None and len(space.ack_queue) <= _RANGES_WITH_CLOSE:
+                self._write_ack_frame(builder, space, space.largest_received_time)
+        super()._write_connection_close_frame(builder, epoch, *frame, **named)
 
     def _write_stream_limits(self, builder: QuicPacketBuilder, space: Any, stream: Any) -> None:
         buffer = builder.start_frame(
