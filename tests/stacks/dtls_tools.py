@@ -1,9 +1,9 @@
-"""What the DTLS tests share: Connections by the public API, and a relay that loses and invents datagrams."""
+"""What the DTLS tests share: Connections by the public API."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from api import loopback
 from api.loopback import HOST, port_of, turns
+from api.relay import Relay as Relay
 from neatpy import (
     Connection,
     EstablishmentError,
@@ -119,74 +120,3 @@ def dtls_of(listener: Listener) -> Any:
     assert listener._binding is not None
     listening: Any = listener._binding.places[0].listener
     return listening.shared
-
-
-Decide = Callable[[bytes, bool, int], Iterable[bytes]]
-
-
-def forward(datagram: bytes, from_client: bool, index: int) -> Iterable[bytes]:
-    """What comes goes on."""
-    return (datagram,)
-
-
-class Relay:
-    """Between one client and a server: asks, for each datagram, which datagrams go on in its place."""
-
-    def __init__(self, decide: Decide) -> None:
-        self.decide = decide
-        self.seen: dict[bool, list[bytes]] = {True: [], False: []}
-        self.client: tuple[str, int] | None = None
-        self._front: asyncio.DatagramTransport
-        self._back: asyncio.DatagramTransport
-
-    @classmethod
-    @asynccontextmanager
-    async def to(cls, port: int, decide: Decide = forward) -> AsyncIterator[Relay]:
-        """A relay to this port."""
-        relay = cls(decide)
-        loop = asyncio.get_running_loop()
-        relay._front, _ = await loop.create_datagram_endpoint(
-            lambda: _Side(relay, True), local_addr=(HOST, 0)
-        )
-        relay._back, _ = await loop.create_datagram_endpoint(
-            lambda: _Side(relay, False), remote_addr=(HOST, port)
-        )
-        try:
-            yield relay
-        finally:
-            relay.stop()
-            await turns()
-
-    @property
-    def port(self) -> int:
-        port: int = self._front.get_extra_info("sockname")[1]
-        return port
-
-    def stop(self) -> None:
-        """The port is closed from now on."""
-        self._front.close()
-        self._back.close()
-
-    def came(self, datagram: bytes, from_client: bool) -> None:
-        seen = self.seen[from_client]
-        seen.append(datagram)
-        for each in self.decide(datagram, from_client, len(seen) - 1):
-            self.inject(each, from_client)
-
-    def inject(self, datagram: bytes, from_client: bool) -> None:
-        """Send a datagram as if it came from one side."""
-        if from_client:
-            self._back.sendto(datagram)
-        elif self.client is not None:
-            self._front.sendto(datagram, self.client)
-
-
-class _Side(asyncio.DatagramProtocol):
-    def __init__(self, relay: Relay, front: bool) -> None:
-        self._relay = relay
-        self._front = front
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        if self._front:
-            self._relay.client = address
-        self._relay.came(data, self._front)
