@@ -328,7 +328,8 @@ class Engine(QuicConnection):
 
     def reset(self, stream: int, code: int) -> None:
         """Give up sending on a stream."""
-        if stream in self._table:
+        known = self._table.get(stream)
+        if known is not None and not known.sender.is_finished:
             self.reset_stream(stream, code)
 
     def stop(self, stream: int, code: int) -> None:
