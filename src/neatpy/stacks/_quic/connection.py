@@ -8,6 +8,7 @@ engine's adapter, not the engine, and nothing of how connections begin.
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import time
 from typing import TYPE_CHECKING, Any
@@ -166,7 +167,7 @@ class QuicTransport(EngineObserver):
     def failed(self, error: OSError) -> None:
         """The network reported an error of something that was sent."""
         if self._state in (HANDSHAKE, HELD):
-            if isinstance(error, ConnectionRefusedError):
+            if error.errno == errno.ECONNREFUSED:
                 self._fail(ConnectionRefusedError(error.errno, "nobody listens on that UDP port"))
             return
         for flow in list(self.flows.values()):

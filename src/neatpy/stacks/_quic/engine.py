@@ -503,8 +503,9 @@ class Engine(QuicConnection):
         # never learns that it was heard.
         if epoch is tls.Epoch.ONE_RTT:
             space = self._spaces[epoch]
+            heard_at: Any = space.largest_received_time
             if space.ack_at is not None and len(space.ack_queue) <= _RANGES_WITH_CLOSE:
-                self._write_ack_frame(builder, space, space.largest_received_time)
+                self._write_ack_frame(builder, space, heard_at)
         super()._write_connection_close_frame(builder, epoch, *frame, **named)
 
     def _write_stream_limits(self, builder: QuicPacketBuilder, space: Any, stream: Any) -> None:
