@@ -28,6 +28,7 @@ from api.quic_loopback import (
     trusting,
 )
 from neatpy import (
+    Connection,
     EstablishmentError,
     LocalEndpoint,
     Preconnection,
@@ -52,6 +53,18 @@ def any_stream(**properties: Any) -> TransportProperties:
     return wanted
 
 
+def remote_of(connection: Connection) -> RemoteEndpoint:
+    endpoint = connection.remote_endpoint
+    assert endpoint is not None
+    return endpoint
+
+
+def local_of(connection: Connection) -> LocalEndpoint:
+    endpoint = connection.local_endpoint
+    assert endpoint is not None
+    return endpoint
+
+
 async def test_secure_defaults_choose_quic() -> None:
     async with listening(properties=any_stream()) as listener:
         assert {"quic", "tls/tcp"} <= set(listener.stacks)
@@ -59,7 +72,7 @@ async def test_secure_defaults_choose_quic() -> None:
         assert client.stack == "quic"
         server = await listener.accept()
         assert server.stack == "quic"
-        assert client.remote_endpoint.port == port_of(listener)
+        assert remote_of(client).port == port_of(listener)
         client.abort()
         server.abort()
 
@@ -109,7 +122,7 @@ async def test_ipv6_carries_quic_too() -> None:
             client.send(bytes(100_000))
             server = await listener.accept()
             assert await exactly(server, 100_000) == bytes(100_000)
-            assert str(server.remote_endpoint.address) == "::1"
+            assert str(remote_of(server).address) == "::1"
             server.abort()
 
 
@@ -122,7 +135,7 @@ async def test_a_listener_on_every_address_answers_from_the_one_that_was_spoken_
             client.send(b"hello")
             server = await listener.accept()
             assert await exactly(server, 5) == b"hello"
-            assert str(server.local_endpoint.address) == "127.0.0.2"
+            assert str(local_of(server).address) == "127.0.0.2"
             server.abort()
 
 
@@ -152,13 +165,13 @@ async def test_a_remote_filter_lets_only_those_in_that_it_names() -> None:
 async def test_several_clients_of_one_port_are_told_apart() -> None:
     async with listening() as listener:
         listener.on_connection_received = lambda _, connection: connection.send(
-            str(connection.remote_endpoint.port).encode(), final=True
+            str(remote_of(connection).port).encode(), final=True
         )
         clients = [going_to(port_of(listener)).initiate(timeout=TIME) for _ in range(20)]
         for client in clients:
             await client
             told = b"".join([message.data async for message in client])
-            assert int(told) == client.local_endpoint.port
+            assert int(told) == local_of(client).port
             client.abort()
         await turns()
 
@@ -169,16 +182,13 @@ async def test_a_connection_limit_holds_quic_connections_back() -> None:
         first = await going_to(port_of(listener)).initiate(timeout=TIME)
         second = await going_to(port_of(listener)).initiate(timeout=TIME)
         await asyncio.wait_for(listener.accept(), TIME)
+        accepting = asyncio.ensure_future(listener.accept())
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(accepting := _accept(listener)), 0.05)
+            await asyncio.wait_for(asyncio.shield(accepting), 0.05)
         listener.set_new_connection_limit(None)
         await asyncio.wait_for(accepting, TIME)
         first.abort()
         second.abort()
-
-
-def _accept(listener: Any) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(listener.accept())
 
 
 # Where there is no UDP
@@ -199,7 +209,8 @@ async def tls_only(tmp_path: Path) -> AsyncIterator[int]:
 
     server = await asyncio.start_server(serve, HOST, 0, ssl=context)
     try:
-        yield server.sockets[0].getsockname()[1]
+        port: int = server.sockets[0].getsockname()[1]
+        yield port
     finally:
         server.close()
         await turns()
