@@ -32,6 +32,7 @@ CONNECTION_ID_LENGTH = 8
 
 _SHORT_HEADER, _FRAME_HEADER = 1 + 20 + 2 + 16, 1 + 8
 _MTU_PROBES = 3
+_LOST_BURSTS, _UNANSWERED = 3, 2
 _RANGES_WITH_CLOSE = 32
 _ACKED = QuicDeliveryState.ACKED
 
@@ -126,6 +127,8 @@ class Engine(QuicConnection):
         self._mtu_wanted = 0
         self._mtu_probes = 0
         self._is_probing = False
+        self.large_acked = self.large_lost = False
+        self._large_bursts = 0
 
     # What it is
 
@@ -202,6 +205,8 @@ class Engine(QuicConnection):
     def take(self, datagram: bytes, address: object, now: float) -> None:
         """A datagram of the peer came."""
         self.receive_datagram(datagram, address, now)
+        if self.large_lost:
+            self._watch_mtu()
 
     def datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         """What is to be sent now, and where to."""
@@ -220,6 +225,8 @@ class Engine(QuicConnection):
     def wake(self, now: float) -> None:
         """Time has passed."""
         self.handle_timer(now)
+        if self.large_lost or self._loss._pto_count >= _UNANSWERED:
+            self._watch_mtu()
 
     def tell(self, observer: EngineObserver) -> None:
         """Tell what has happened since the last time."""
@@ -416,8 +423,22 @@ class Engine(QuicConnection):
         self._mtu_wanted = size if size > self._max_datagram_size else 0
         self._mtu_probes = 0
 
+    def _watch_mtu(self) -> None:
+        """Go back to small datagrams when only large ones seem to get lost (RFC 8899 section 4.3), and see whether
+        the large ones come through again."""
+        self._large_bursts = 0 if self.large_acked else self._large_bursts + self.large_lost
+        self.large_lost = self.large_acked = False
+        size = self._max_datagram_size
+        if size > SMALLEST_DATAGRAM and (
+            self._large_bursts >= _LOST_BURSTS or self._loss._pto_count >= _UNANSWERED
+        ):
+            self._large_bursts = 0
+            self._use_datagrams_of(SMALLEST_DATAGRAM)
+            self.try_mtu(size)
+
     def _probe_mtu(self, now: float) -> list[tuple[bytes, Any]]:
-        if self._is_probing or self._state.name != "CONNECTED":
+        path = self._network_paths[0]
+        if self._is_probing or self._state.name != "CONNECTED" or not path.is_validated:
             return []
         self._mtu_probes += 1
         self._is_probing = True
@@ -441,7 +462,7 @@ class Engine(QuicConnection):
         packet: Any = builder._packet
         packet.in_flight = False  # its loss says nothing of congestion (RFC 9000 section 14.4)
         output: list[tuple[bytes, Any]] = self._flush_builder(
-            builder=builder, network_path=self._network_paths[0], peer_cid=self._peer_cid.cid, now=now
+            builder=builder, network_path=path, peer_cid=self._peer_cid.cid, now=now
         )
         return output
 
@@ -590,6 +611,11 @@ class _Sender(QuicStreamSender):
 
     def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
         super().on_data_delivery(delivery, start, stop, fin)
+        if stop - start > SMALLEST_DATAGRAM:
+            if delivery == _ACKED:
+                self._table.engine.large_acked = True
+            else:
+                self._table.engine.large_lost = True
         if delivery == _ACKED:
             if self.is_finished:
                 self._table.delivered(self._stream)
