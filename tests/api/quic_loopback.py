@@ -33,7 +33,7 @@ TIME = 10.0
 
 
 def streams(**properties: Any) -> TransportProperties:
-    """A reliable stream beside others: quic, with security."""
+    """A reliable stream beside others, which is what quic gives."""
     wanted = TransportProperties.reliable_inorder_stream().require("multistreaming")
     for name, value in properties.items():
         wanted.set(name, value)
@@ -57,9 +57,12 @@ def going_to(
     *,
     name: str | None = "localhost",
     framers: Iterable[Framer] = (),
+    stack: str | None = "quic",
 ) -> Preconnection:
-    """To a port of loopback, verifying this name (None: the address)."""
+    """To a port of loopback, verifying this name (None: the address), on this stack (None: on any)."""
     remote = RemoteEndpoint(name, port, address=HOST) if name else RemoteEndpoint(HOST, port)
+    if stack is not None:
+        remote.with_protocol(stack)
     return Preconnection(
         remote=remote, properties=properties or streams(), security=security or trusting(), framers=framers
     )
@@ -71,10 +74,11 @@ async def listening(
     properties: TransportProperties | None = None,
     *,
     framers: Iterable[Framer] = (),
+    stack: str | None = "quic",
 ) -> AsyncIterator[Listener]:
-    """A Listener on loopback."""
+    """A Listener on loopback, on this stack (None: on all that are eligible)."""
     preconnection = Preconnection(
-        local=LocalEndpoint(0, address=HOST),
+        local=LocalEndpoint(0, address=HOST, protocol=stack),
         properties=properties or streams(),
         security=security or offering(),
         framers=framers,

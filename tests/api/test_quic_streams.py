@@ -336,15 +336,15 @@ async def shares(scheduler: Scheduler, *priorities: float) -> list[int]:
         for clone in clones:
             clone.send(bytes(size))
         got = [0] * len(peers)
+        at_first_end: list[int] = []
 
         async def count(index: int) -> None:
             while got[index] < size:
                 got[index] += len(await peers[index].receive(min_incomplete_length=1))
+            if not at_first_end:
+                at_first_end.extend(got)
 
-        counting = [asyncio.ensure_future(count(index)) for index in range(len(peers))]
-        await asyncio.wait_for(asyncio.wait(counting, return_when=asyncio.FIRST_COMPLETED), TIME)
-        at_first_end = list(got)
-        await asyncio.wait_for(asyncio.gather(*counting), TIME)
+        await asyncio.wait_for(asyncio.gather(*map(count, range(len(peers)))), TIME)
         return at_first_end
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("aioquic")
 
 from quic_tools import AUTHORITY, CLIENT, DELAY, End, Lossy, Network, arrives
 
+from neatpy.enumerations import Scheduler
 from neatpy.properties import TransportProperties
 from neatpy.security import SecurityParameters
 from neatpy.stacks._quic import packets
@@ -22,6 +23,7 @@ from neatpy.stacks._quic.engine import (
     Engine,
     EngineObserver,
 )
+from neatpy.stacks._quic.order import Order
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -386,6 +388,37 @@ def test_the_order_of_service_is_asked_before_each_packet() -> None:
     network.run(lambda: urgent in server.ended)
     assert len(server.data[first]) < 40 * KIB
     network.run(lambda: first in server.ended)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "priorities", "least", "most"),
+    [
+        (Scheduler.WEIGHTED_FAIR_QUEUEING, (1, 3), 0.45, 0.55),
+        (Scheduler.WEIGHTED_FAIR_QUEUEING, (0, 9), 0.05, 0.15),
+        (Scheduler.FAIR_CAPACITY, (1, 3), 0.95, 1.0),
+        (Scheduler.ROUND_ROBIN, (1, 3), 0.95, 1.0),
+        (Scheduler.PRIORITY, (1, 3), 0.0, 0.01),
+        (Scheduler.FIRST_COME_FIRST_SERVED, (3, 1), 0.0, 0.01),
+    ],
+)
+def test_streams_have_the_shares_that_the_scheduler_gives_them(
+    scheduler: Scheduler, priorities: tuple[float, float], least: float, most: float
+) -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    order = Order(scheduler)
+    streams = [client.open() for _ in priorities]
+    for stream, priority in zip(streams, priorities, strict=True):
+        order.prioritise(stream, priority)
+        order.begins(stream, 0, {})
+    client.engine.order = order.key if order.matters else None
+    for stream in streams:
+        client.engine.write(stream, bytes(400 * KIB), True)
+    network.flush()
+    network.run(lambda: streams[0] in server.ended)
+    # The engine hands over whole datagrams, several at a time.
+    assert least * 400 * KIB - 16 * KIB <= len(server.data[streams[1]]) <= most * 400 * KIB + 16 * KIB
+    network.run(lambda: streams[1] in server.ended)
 
 
 # Larger packets
