@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -360,7 +361,7 @@ def _looks_for_one_request(monkeypatch: pytest.MonkeyPatch, idle: int) -> int:
     counted = 0
     genuine = Engine._write_application
 
-    def counting(engine: Engine, *arguments: object) -> object:
+    def counting(engine: Engine, *arguments: Any) -> Any:
         nonlocal counted
         counted += len(engine._table.active) + len(engine._table.values())
         return genuine(engine, *arguments)

@@ -6,9 +6,11 @@ It knows four-tuples and who owns them; it knows no protocol above UDP, and asks
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from neatpy.system.datagram_options import Control, Data, SocketAddress, bound_socket, wants_errors
 from neatpy.system.datagram_socket import DatagramObserver, DatagramSocket
@@ -38,6 +40,38 @@ TAKEN = DatagramObserver()
 
 FOUR_TUPLES = 16384
 """Peers that one shared socket knows at most."""
+
+
+class AnsweringPorts:
+    """The sockets of this process that are only kept open to answer for connections that have ended. Whoever wants such
+    a port for something new gets it at once."""
+
+    __slots__ = ("_ports",)
+
+    def __init__(self) -> None:
+        self._ports: WeakSet[DatagramPort] = WeakSet()
+
+    def add(self, port: DatagramPort) -> None:
+        """It only answers from now on."""
+        self._ports.add(port)
+
+    def bind(self, local: Address, interface: str | None) -> socket.socket:
+        """A socket bound there. Raises OSError."""
+        try:
+            return bound_socket(local, interface)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not self._give_up(local.port):
+                raise
+        return bound_socket(local, interface)
+
+    def _give_up(self, number: int) -> bool:
+        found = [port for port in self._ports if port.local_address.port == number and port.only_answers]
+        for port in found:
+            port.close()
+        return bool(found)
+
+
+answering_ports = AnsweringPorts()
 
 
 class DatagramPorts:
@@ -78,7 +112,16 @@ class DatagramPort(DatagramObserver):
     """
 
     __slots__ = (
-        "_endpoints", "_forget", "_holds", "_loose", "_recognisers", "_socket", "_touched", "_waiting", "dropped",
+        "__weakref__",
+        "_endpoints",
+        "_forget",
+        "_holds",
+        "_loose",
+        "_recognisers",
+        "_socket",
+        "_touched",
+        "_waiting",
+        "dropped",
         "local_address",
     )  # fmt: skip
 
@@ -98,7 +141,7 @@ class DatagramPort(DatagramObserver):
         properties: TransportProperties,
         forget: Callable[[DatagramPort], None],
     ) -> None:
-        sock = bound_socket(local, interface)
+        sock = answering_ports.bind(local, interface)
         self.local_address = local._replace(port=sock.getsockname()[1])
         self.dropped = 0
         self._forget = forget
@@ -138,6 +181,17 @@ class DatagramPort(DatagramObserver):
         """Make one ``hold`` a loose one: the socket stays open for it, but a loop that ends forgets it."""
         self._loose += 1
         self.release()
+        answering_ports.add(self)
+
+    @property
+    def only_answers(self) -> bool:
+        """Whether nobody needs the socket but those who answer for what has ended."""
+        return not self._holds and not self._endpoints
+
+    def close(self) -> None:
+        """Close the socket, whoever still answers."""
+        self._socket.close()
+        self._forget(self)
 
     def let_go(self) -> None:
         """Undo one ``loosen``."""
