@@ -8,11 +8,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from neatpy.certificate import Certificate
 from neatpy.errors import ConnectionError, Reason, TransportServicesError
+from neatpy.properties import TransportProperties
 from neatpy.security import SecurityParameters
 from neatpy.stacks.contract import (
     Accepted,
@@ -258,7 +258,7 @@ def tls_stack() -> TlsStack:
 async def serving(security: SecurityParameters, *, plain_allowed: bool = False) -> AsyncIterator[Server]:
     """A Server on a port of its own."""
     server = Server(tls_stack())
-    any_properties: Any = SimpleNamespace(isolate_session=False)
+    any_properties = TransportProperties()
     datagrams: Any = None
     request = ListenRequest(
         Address("127.0.0.1", 0), None, any_properties, security, datagrams, lambda _: True, plain_allowed
@@ -284,7 +284,7 @@ async def connect(
 ) -> Peer:
     """Connect to 127.0.0.1, verifying this name (None: the address)."""
     stack = stack or tls_stack()
-    any_properties: Any = SimpleNamespace(isolate_session=isolate_session)
+    any_properties = TransportProperties(isolate_session=isolate_session)
     remote = Address("127.0.0.1", port)
     candidate = Candidate(stack, remote, any_properties, security, server_name=name)
     seen = Recorder()
