@@ -339,7 +339,7 @@ class QuicTransport(EngineObserver):
         if self._state == OVER:
             return
         if self.engine.closing is None:
-            self.engine.end(NO_ERROR)
+            self.engine.end(ABORTED)
         flows = list(self.flows.values())
         self._close_down()
         self._tell_outcome(error)
@@ -430,6 +430,11 @@ class QuicTransport(EngineObserver):
         """No Flow is to hear of anything any more."""
         self.flows.clear()
         self._writers.clear()
+
+    def linger_if_over(self) -> None:
+        """A Flow has reported its end. After the last one, the peer is only listened to until it ends its side too."""
+        if all(flow.over for flow in self.flows.values()):
+            self.path.linger()
 
     # Ending
 

@@ -275,6 +275,7 @@ class QuicFlow(CarriedFlow):
             self._mark_over()
             if not self._peer_finished:
                 self._linger = self._transport.loop.call_later(PEER_LINGER, self._linger_over)
+                self._transport.linger_if_over()
             observer.closed(None)
         self._forget_if_done()
 
@@ -316,14 +317,17 @@ class QuicFlow(CarriedFlow):
             self._forget_if_done()
 
     def connection_closed(self, error: TransportServicesError) -> None:
-        """The connection is over. That is well if the peer has said all it had to say, and has heard all of ours."""
+        """The connection is over. That is well if the peer has said all it had to say, and has all of ours."""
         self._gone = True
         if self.over:
             self._stop_timer()
             return
-        unheard = self._rests is not None or (
-            self._can_send and self._transport.engine.undelivered(self.stream)
-        )
+        engine = self._transport.engine
+        unheard = self._rests is not None or (self._can_send and engine.undelivered(self.stream))
+        if unheard and self._finishing and not engine.unsent(self.stream):
+            # Some close as soon as they have what they want, and acknowledge no more: it was all sent, and they are
+            # content.
+            unheard = not self._transport.closed_well
         if self.closing:
             self.ended(error if unheard else None)
         elif self._peer_finished and not unheard:

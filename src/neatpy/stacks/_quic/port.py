@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import EstablishmentError, Reason
-from neatpy.stacks._quic.carried import is_bound, unbound
+from neatpy.stacks._quic.carried import ABORTED, is_bound, unbound
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.datagram_flow import datagram_flow
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
@@ -214,7 +214,7 @@ class QuicListener(StackListener, DatagramObserver):
             tell_loop(error)
             return
         if not self._open:
-            transport.end(0)
+            transport.end(ABORTED)
             return
         begin = datagram_flow if self._stack.carries_datagrams else first_flow
         flow = begin(transport, unbound(), request.properties)
@@ -262,4 +262,4 @@ class ServedTransport(QuicTransport):
 
     def abort(self) -> None:
         """Give the handshake up."""
-        self.end(1)
+        self.end(ABORTED)
