@@ -38,6 +38,8 @@ from neatpy import (
     TransportServicesError,
 )
 from neatpy.stacks._quic import flow as quic_flow
+from neatpy.stacks._quic.paths import OwnPath
+from neatpy.system.datagram_socket import _ForgettableSocket
 
 pytest.importorskip("aioquic")
 __all__ = ["everything_is_given_back"]
@@ -265,6 +267,23 @@ async def test_leaving_a_block_closes_and_the_peer_has_it_all() -> None:
         assert client.state is ConnectionState.CLOSED
         assert await to_the_end(server) == b"all of it"
         await asyncio.wait_for(server.close(), TIME)
+
+
+async def test_a_closed_connection_whose_peer_never_finishes_lingers_quietly_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quic_flow, "PEER_LINGER", 0.2)
+    async with pair() as (client, server):
+        client.send(b"all")
+        assert await exactly(server, 3) == b"all"
+        transport = transport_of(client)
+        path = transport.path
+        assert isinstance(path, OwnPath)
+        await asyncio.wait_for(client.close(), TIME)
+        assert not transport.over
+        # A loop that ends now forgets the socket: nobody is told to have left it open.
+        assert isinstance(path._socket.socket, _ForgettableSocket)
+        await until(lambda: transport.over)
 
 
 # Aborts
