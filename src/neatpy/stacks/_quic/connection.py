@@ -383,7 +383,9 @@ class QuicTransport(EngineObserver):
         flow.peer_opened()
         if parent is not None:
             parent.observer.sibling(flow)
-        if parent is None or not is_bound(flow):
+        else:
+            self.unparented(flow)
+        if not is_bound(flow):
             flow.abort()
             return None
         return flow
@@ -410,7 +412,14 @@ class QuicTransport(EngineObserver):
             del self.flows[flow.stream]
         self.order.forget(flow.stream)
         if not self.flows and self._state in (HANDSHAKE, HELD, OPEN):
-            self.end(NO_ERROR)
+            self.unused()
+
+    def unused(self) -> None:
+        """Nothing is left of any Flow, and we can make no more."""
+        self.end(NO_ERROR)
+
+    def unparented(self, flow: CarriedFlow) -> None:
+        """The peer opened a stream when no other was left: nobody here takes it."""
 
     def abandon(self, flow: CarriedFlow) -> None:
         """This Flow is aborted: the connection too if it was the last."""

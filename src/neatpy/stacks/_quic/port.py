@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import EstablishmentError, Reason
-from neatpy.stacks._quic.carried import ABORTED, is_bound, unbound
+from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, is_bound, unbound
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.datagram_flow import datagram_flow
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
@@ -33,6 +33,7 @@ from neatpy.system.datagram_socket import DatagramObserver
 from neatpy.system.datagrams import TAKEN
 
 if TYPE_CHECKING:
+    from neatpy.stacks._quic.carried import CarriedFlow
     from neatpy.stacks._quic.settings import QuicSettings
     from neatpy.stacks.quic import QuicStack
     from neatpy.system.datagram_options import SocketAddress
@@ -46,6 +47,9 @@ UNPROVEN = 64
 
 HANDSHAKES = 1024
 """Handshakes in progress at most; one more, and the oldest is given up."""
+
+SPARE_TIME = 30.0
+"""Seconds that a client may go without any stream before its connection is closed."""
 
 HANDSHAKE_TIME = 15.0
 """Seconds that a client has for its handshake."""
@@ -95,10 +99,17 @@ class QuicListener(StackListener, DatagramObserver):
     def local_address(self) -> Address:
         return self._port.local_address
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it still listens."""
+        return self._open
+
     def close(self) -> None:
         if self._open:
             self._open = False
             self._handshakes.give_up_all()
+            for transport in set(self._by_id.values()):
+                transport.end_if_unused()
             self._port.release()
             self._unregister_if_unused()
 
@@ -186,6 +197,7 @@ class QuicListener(StackListener, DatagramObserver):
             retired=self._forget,
         )
         transport.port = self
+        transport._spare = None
         transport.path = SharedPath(self._port, source, destination)
         transport.ids = {header.destination_id}
         self._by_id[header.destination_id] = transport
@@ -222,6 +234,11 @@ class QuicListener(StackListener, DatagramObserver):
         if not is_bound(flow) and not flow.over:
             flow.abort()
 
+    def accept(self, flow: CarriedFlow) -> None:
+        """A client has gone on with a new stream after the others had ended."""
+        if self._open:
+            self._accepted(flow)
+
     def _given_up(self, transport: QuicTransport, why: EstablishmentError) -> None:
         if why.reason is not Reason.LOCAL_ABORT:
             self._request.refused(self._stack, transport.path.remote_address, why)
@@ -239,11 +256,12 @@ class QuicListener(StackListener, DatagramObserver):
 class ServedTransport(QuicTransport):
     """A connection that a client has opened, found by its ids."""
 
-    __slots__ = ("ids", "port")
+    __slots__ = ("_spare", "ids", "port")
 
     ids: set[bytes]
     path: SharedPath
     port: QuicListener
+    _spare: asyncio.TimerHandle | None
 
     def done(self) -> None:
         super().done()
@@ -259,6 +277,31 @@ class ServedTransport(QuicTransport):
 
     def connection_id_retired(self, connection_id: bytes) -> None:
         self.port.withdraw(self, connection_id)
+
+    def unused(self) -> None:
+        # It is the client's connection, which may have more to ask.
+        if self.is_open and self.port.is_open:
+            self._stop_sparing()
+            self._spare = self.loop.call_later(SPARE_TIME, self.end_if_unused)
+        else:
+            self.end(NO_ERROR)
+
+    def end_if_unused(self) -> None:
+        """Close the connection unless it carries something, or is just about to."""
+        if self.is_open and not self.flows:
+            self.end(NO_ERROR)
+
+    def unparented(self, flow: CarriedFlow) -> None:
+        self.port.accept(flow)
+
+    def _stop_timers(self) -> None:
+        super()._stop_timers()
+        self._stop_sparing()
+
+    def _stop_sparing(self) -> None:
+        if self._spare is not None:
+            self._spare.cancel()
+            self._spare = None
 
     def abort(self) -> None:
         """Give the handshake up."""
