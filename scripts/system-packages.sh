@@ -16,6 +16,8 @@ wanted() {
     echo "socat socat"
     echo "openssl openssl"
     echo "gnutls-bin gnutls-cli"
+    echo "ngtcp2-client gtlsclient"
+    echo "ngtcp2-server gtlsserver"
     echo "iproute2 ip"
     echo "iptables iptables"
     echo "nodejs node"

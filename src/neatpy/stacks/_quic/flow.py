@@ -85,6 +85,8 @@ class QuicFlow(CarriedFlow):
         refused = self._refused
         if refused is not None:
             raise SendError(str(refused), refused.reason, context)
+        if not self._can_send:
+            raise SendError("only the peer sends on this stream", Reason.PROTOCOL_FAILED, context)
         if self._early:
             data = self._unsaid(data)
         transport = self._transport
