@@ -20,7 +20,7 @@ from aiopquic.quic.events import StreamDataReceived
 CHUNK = 65536
 
 
-class Echoing(QuicConnectionProtocol):  # type: ignore[misc] - untyped
+class Echoing(QuicConnectionProtocol):  # type: ignore[misc]
     """Sends back what comes, one piece after the other as there is room for them."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -47,7 +47,7 @@ async def send(quic: Any, stream: int, data: bytes, ended: bool) -> None:
         quic.send_stream_data(stream, b"", True)
 
 
-class Asking(QuicConnectionProtocol):  # type: ignore[misc] - untyped
+class Asking(QuicConnectionProtocol):  # type: ignore[misc]
     """Keeps what comes."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
