@@ -24,7 +24,8 @@ NEATPY = [sys.executable, "-m", "neatpy"]
 MEBIBYTE = 1024 * 1024
 SECONDS = 30
 RELIABLE = available("sctp", "tcp")
-SECURE = available("sctp/dtls/udp", "tls/tcp")
+SECURE = available("quic", "sctp/dtls/udp", "tls/tcp")
+STREAM = available("quic", "tls/tcp")[0]
 """Where reliable data go without security on this host, best first."""
 
 
@@ -235,10 +236,12 @@ def test_a_peer_that_resets_the_connection_is_an_error() -> None:
 
 
 def test_wishes_that_no_stack_fulfils_are_answered_with_every_reason() -> None:
-    done = neatpy("connect", "127.0.0.1", "9", "--require", "zero_rtt_msg")
+    done = neatpy(
+        "connect", "127.0.0.1", "9", "--require", "zero_rtt_msg", "--require", "per_msg_reliability"
+    )
     assert done.returncode == 1
-    assert " tcp: it is not secure; it does not provide zero_rtt_msg, which is required" in told(done)
-    assert " tls/tcp: it does not provide zero_rtt_msg, which is required" in told(done)
+    assert " tcp: it is not secure; it does not provide per_msg_reliability, which is required" in told(done)
+    assert " tls/tcp: it does not provide per_msg_reliability, which is required; it does not" in told(done)
 
 
 def test_datagrams_are_secure_unless_told_otherwise() -> None:
@@ -597,7 +600,7 @@ def test_explain_prints_the_tree_with_its_reasons() -> None:
         "127.0.0.1",
         "https",
         "--avoid",
-        "keep_alive",
+        "per_msg_reliability",
         "--interface",
         "lo",
         "--set",
@@ -644,7 +647,7 @@ def test_the_demonstration_serves_everybody_in_under_five_seconds(terminal: bool
     assert time.monotonic() - start < 5
     assert (done.returncode, done.stderr) == (0, b"")
     *_, last = done.stdout.decode().strip().splitlines()
-    assert f"4 of 4 clients were served, over tls/tcp, {SECURE[0]}, tcp, udp" in last
+    assert f"4 of 4 clients were served, over {STREAM}, {SECURE[0]}, tcp, udp" in last
     assert (b"\x1b[" in done.stdout) is terminal
 
 

@@ -73,8 +73,8 @@ _TOURS = (
     ),
     _Tour(
         "Secure Messages",
-        "Boundaries are required. SCTP has them. A byte stream has none, but with a length framer on top it will do "
-        "where there\nis no SCTP.",
+        "Boundaries are required. SCTP has them. The streams of QUIC or TLS have none, but with a length framer on top "
+        "they\nwill do as well.",
         TransportProperties.reliable_message(),
         [b"each Message", b"arrives as it was sent", b"whole, and in order"],
         secure=True,
