@@ -38,9 +38,7 @@ themselves these end no connection (RFC 9293 section 3.9.2.2)."""
 
 _JOIN_LIMIT = 64 * 1024
 _MOST_PIECES = 64
-_SMALL_READ, _USUAL_READ, _LARGE_READ = 448, 16 * 1024, 256 * 1024
-"""Bytes asked for at once: so few where little comes each time that the interpreter has a block of that size at hand,
-so many where much does that the system calls do not count."""
+_SMALL_READ, _LARGE_READ = 16 * 1024, 256 * 1024
 
 _QUIET_READS = 6
 """Reads after which a connection counts as busy, so that it pays to have the loop itself read it."""
@@ -98,7 +96,7 @@ class StreamFlow(Flow):
         self._sock = sock
         self._local = local
         self._remote = remote
-        self._read_size = _USUAL_READ
+        self._read_size = _SMALL_READ
         self._quiet_reads = _QUIET_READS
         self.writable = self._open = True
         self._tokens: list[object] | None = None
@@ -277,9 +275,9 @@ class StreamFlow(Flow):
             self._end_of_stream()
             return
         if size == limit:
-            self._read_size = _USUAL_READ if limit < _USUAL_READ else min(limit * 4, _LARGE_READ)
-        elif limit > _SMALL_READ and size < limit >> 2:
-            self._read_size = max(limit >> 1, _SMALL_READ)
+            self._read_size = min(limit * 4, _LARGE_READ)
+        elif limit > _SMALL_READ and size < limit >> 3:
+            self._read_size = limit >> 1
         if self._closing is None:
             turn = self._turn
             turn.active = True
