@@ -240,7 +240,7 @@ def test_a_peer_sends_no_more_than_the_window_of_the_connection() -> None:
     network = Network().shake()
     client, server = network.client, network.server
     server.takes = lambda stream: False
-    streams = [client.open() for _ in range(8)]
+    streams = [client.open() for _ in range(2 * CONNECTION_WINDOW // STREAM_WINDOW)]
     for stream in streams:
         client.engine.write(stream, bytes(2 * MIB), False)
     network.flush()

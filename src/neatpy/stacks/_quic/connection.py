@@ -590,6 +590,7 @@ class QuicTransport(EngineObserver):
             "alpn": self.engine.alpn(),
             "peer_certificate": chain[0] if chain else None,
             "resumed": self.engine.resumed,
+            "early_data_accepted": self.early,
         }
 
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 if TYPE_CHECKING:
     from aioquic.quic.configuration import QuicConfiguration
 
-STREAM_WINDOW, CONNECTION_WINDOW = 1 << 20, 4 << 20
+STREAM_WINDOW, CONNECTION_WINDOW = 1 << 19, 8 << 20
 """Bytes that the peer may send on one stream, and on all together, beyond what the application has taken."""
 
 SMALLEST_DATAGRAM = 1200

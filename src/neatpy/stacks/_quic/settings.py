@@ -189,10 +189,6 @@ class Sessions:
                 return ticket
         return None
 
-    def put_back(self, peer: tuple[str, int], ticket: Any) -> None:
-        """It was taken and not used: nothing was sent."""
-        self.keep(peer, ticket)
-
     # A Listener's side
 
     def issue(self, ticket: Any) -> None:
