@@ -138,6 +138,29 @@ async def test_their_client_exchanges_streams(package: str, identities: Identiti
         assert [len(each) for each in many] == list(range(1, 10_000, 500))
 
 
+async def test_a_client_without_streams_is_let_go_after_a_while(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neatpy.stacks._quic.port.SPARE_TIME", 0.1)
+    async with (
+        echoing(identities.serving(alpn="echo")) as listener,
+        foreign_client("aioquic", port_of(listener), identities) as client,
+    ):
+        assert await asked(client, b"the only one") == b"the only one"
+        await asyncio.wait_for(client.wait_closed(), TIME)
+
+
+async def test_a_client_without_streams_is_let_go_when_the_listener_stops(identities: Identities) -> None:
+    async with (
+        echoing(identities.serving(alpn="echo")) as listener,
+        foreign_client("aioquic", port_of(listener), identities) as client,
+    ):
+        assert await asked(client, b"the only one") == b"the only one"
+        await turns(20)
+        await listener.stop()
+        await asyncio.wait_for(client.wait_closed(), TIME)
+
+
 async def test_their_client_exchanges_bulk(package: str, identities: Identities) -> None:
     async with (
         echoing(identities.serving(alpn="echo")) as listener,
