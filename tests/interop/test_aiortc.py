@@ -67,14 +67,14 @@ class Datagrams(asyncio.DatagramProtocol):
         self.socket.sendto(data, self.peer)
 
 
-class WithoutMedia(dtls_transport.RTCDtlsTransport):  # type: ignore[misc]
+class WithoutMedia(dtls_transport.RTCDtlsTransport):
     """DTLS for data alone: no keys for SRTP are asked for."""
 
     def _setup_srtp(self) -> None:
         """None were negotiated."""
 
 
-class Peer(sctp_transport.RTCSctpTransport):  # type: ignore[misc]
+class Peer(sctp_transport.RTCSctpTransport):
     """An association of aiortc that sends and receives Messages as they are, without data channels."""
 
     def __init__(self, dtls: WithoutMedia, port: int) -> None:
