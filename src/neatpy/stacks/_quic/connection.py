@@ -494,6 +494,7 @@ class QuicTransport(EngineObserver):
         if self._answering is not None:
             self._answering.cancel()
         retired, self._retired = self._retired, None
+        self.engine.end_log()
         self.path.close()
         if retired is not None:
             retired(self)

@@ -9,6 +9,7 @@ path takes them. Another engine needs another such room, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aioquic import tls
@@ -402,6 +403,14 @@ class Engine(QuicConnection):
     def ping(self) -> None:
         """Have the peer answer, which keeps the path and the connection alive."""
         self.send_ping(0)
+
+    def end_log(self) -> None:
+        """Write what was logged, if anything was. Idempotent; the connection is not to be used any more."""
+        trace, self._quic_logger = self._quic_logger, None
+        logger = self._configuration.quic_logger
+        if trace is not None and logger is not None and trace in logger._traces:
+            with suppress(OSError):  # a log never ends a connection
+                logger.end_trace(trace)
 
     def statistics(self) -> dict[str, float]:
         """What the protocol measures."""

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from neatpy.enumerations import Preference
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH, CONNECTION_WINDOW, STREAM_WINDOW, Engine
+from neatpy.stacks._quic.logs import key_log, qlog
 from neatpy.stacks._quic.parameters import suites
 from neatpy.stacks._quic.trust import Trust
 from neatpy.stacks._tls import plan
@@ -146,6 +147,8 @@ class QuicSettings:
             certificate=self._certificate,
             certificate_chain=self._chain,
             private_key=self._key,
+            quic_logger=qlog(),
+            secrets_log_file=key_log(),
             verify_mode=ssl.CERT_NONE,  # the driver judges, so that a callback can hold the handshake
         )
 
