@@ -11,8 +11,30 @@ from pathlib import Path
 
 from benchmarks.harness import Measure, Options, Verdict
 
-NAMES = ("round_trips", "one_way", "bulk", "connects", "idle", "sctp", "head_of_line", "startup", "classic")
-APIS = ("neatpy", "classic", "protocol", "streams", "neatpy_sctp", "usrsctp", "aiortc_sctp")
+NAMES = (
+    "round_trips",
+    "one_way",
+    "bulk",
+    "connects",
+    "idle",
+    "sctp",
+    "quic",
+    "head_of_line",
+    "startup",
+    "classic",
+)
+APIS = (
+    "neatpy",
+    "classic",
+    "protocol",
+    "streams",
+    "neatpy_sctp",
+    "usrsctp",
+    "aiortc_sctp",
+    "neatpy_quic",
+    "aioquic_bare",
+    "aioquic_asyncio",
+)
 
 
 def main() -> int:

@@ -39,6 +39,9 @@ async def _measure(contender: ContenderModule, work: str, details: dict[str, Any
         return {"rate": await contender.one_way(port, details["seconds"])}
     if work in ("bulk", "bulk-framed"):
         return {"rate": await contender.bulk(port, work == "bulk-framed", details["size"])}
+    if work == "streams":
+        await contender.streams(port, details["seconds"] / 5)
+        return {"rate": await contender.streams(port, details["seconds"])}
     if work == "clones":
         return await contender.clones(port, details["count"], details["server_pid"])
     return await _idle(contender, port, details["count"], details["server_pid"])

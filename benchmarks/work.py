@@ -18,7 +18,24 @@ LENGTH = struct.Struct("!I")
 PACKET_VARIABLE = "NEATPY_BENCHMARK_SCTP_PACKET"
 PACKET = int(os.environ.get(PACKET_VARIABLE, "9000"))
 """Bytes of an SCTP packet at most, for all contenders alike."""
-WORKS = ("echo", "echo-framed", "sink-framed", "bulk", "bulk-framed", "idle", "clones")
+WORKS = ("echo", "echo-framed", "sink-framed", "bulk", "bulk-framed", "idle", "clones", "streams")
+
+AT_ONCE = 32
+"""Requests that are under way at the same time, each on a stream of its own."""
+QUIC_PACKET = 8952
+"""Bytes of a QUIC packet: what NEATPy takes where a path has room for it, as loopback has."""
+IDENTITY_VARIABLE = "NEATPY_BENCHMARK_IDENTITY"
+
+
+def identity_path() -> str:
+    """Where a server's certificate and its key are, which clients trust."""
+    return os.environ[IDENTITY_VARIABLE]
+
+
+def identity() -> bytes:
+    """What is there."""
+    with open(identity_path(), "rb") as file:
+        return file.read()
 
 
 class ContenderModule(Protocol):
@@ -47,6 +64,10 @@ class ContenderModule(Protocol):
 
     async def open_idle(self, port: int, count: int) -> list[object]:
         """Open so many connections and keep them; returns what must be held to keep them."""
+
+    async def streams(self, port: int, seconds: float) -> float:
+        """Send SMALL on a new stream and wait for it to come back, again and again, AT_ONCE at a time; how many a
+        second. Only those on QUIC have it."""
 
     async def clones(self, port: int, count: int, server_pid: int) -> dict[str, float]:
         """What so many clones of one association take and leave behind; only NEATPy's has them."""

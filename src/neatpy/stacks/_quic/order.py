@@ -14,11 +14,13 @@ class Order:
     """The key by which streams are sorted before each packet. Shares are measured by virtual time: what was sent of a
     stream, times its priority plus one. A stream that begins joins at the time of the least served."""
 
-    __slots__ = ("_began", "_priorities", "_scheduler", "_sequence", "_sequences")
+    __slots__ = ("_began", "_counts", "_priorities", "_scheduler", "_sequence", "_sequences")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._priorities: dict[int, float] = {}
+        self._counts: dict[float, int] = {}
+        """How many streams have which priority."""
         self._began: dict[int, float] = {}
         self._sequences: dict[int, int] = {}
         self._sequence = 0
@@ -32,7 +34,7 @@ class Order:
             return True
         if self._scheduler is Scheduler.FAIR_CAPACITY:
             return True
-        return len(set(self._priorities.values())) > 1
+        return len(self._counts) > 1
 
     def use(self, scheduler: Scheduler) -> None:
         """Schedule like this from now on."""
@@ -40,7 +42,11 @@ class Order:
 
     def prioritise(self, stream: int, priority: float) -> None:
         """Lower is more urgent. Streams are known from their first priority on."""
-        self._priorities[stream] = priority
+        before = self._priorities.get(stream)
+        if before != priority:
+            self._uncount(before)
+            self._counts[priority] = self._counts.get(priority, 0) + 1
+            self._priorities[stream] = priority
 
     def begins(self, stream: int, sent: int, others: dict[int, int]) -> None:
         """A stream that had nothing to send has something now. ``others``: what was sent of those that do."""
@@ -53,8 +59,15 @@ class Order:
 
     def forget(self, stream: int) -> None:
         """It is closed."""
+        self._uncount(self._priorities.get(stream))
         for table in (self._priorities, self._began, self._sequences):
             table.pop(stream, None)
+
+    def _uncount(self, priority: float | None) -> None:
+        if priority is not None:
+            self._counts[priority] -= 1
+            if not self._counts[priority]:
+                del self._counts[priority]
 
     def key(self, stream: int, sent: int) -> float:
         """The lowest is served first."""
