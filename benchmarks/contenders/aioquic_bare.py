@@ -88,7 +88,7 @@ class Peer:
         run: list[bytes] = []
         address: Any = None
         for data, address in self.quic.datagrams_to_send(time.monotonic()):
-            fits = len(run) < _SEGMENTS and (len(run) + 1) * len(data) <= _AT_ONCE_BYTES
+            fits = len(run) < _SEGMENTS and sum(map(len, run)) + len(data) <= _AT_ONCE_BYTES
             if run and not (fits and len(data) <= len(run[0]) and len(run[-1]) == len(run[0])):
                 self._send(run, address)
                 run = []
