@@ -94,6 +94,34 @@ def test_stacks_start_a_tenth_of_a_second_apart_whatever_their_addresses_do() ->
     assert started["0.1.1"] == pytest.approx(PROTOCOL_DELAY + ADDRESS_DELAY)
 
 
+def carried(*carriers: str) -> tuple[Race[Candidate], list[Candidate]]:
+    """A race of stacks with one address each, carried by these."""
+    leaves = [Candidate(0, number, 0) for number in range(len(carriers))]
+    branches = [
+        RaceNode.branch([RaceNode.leaf(leaf)], PROTOCOL_DELAY, carrier=carrier)
+        for leaf, carrier in zip(leaves, carriers, strict=True)
+    ]
+    return Race(RaceNode.branch([RaceNode.branch(branches, PATH_DELAY)])), leaves
+
+
+def test_where_one_over_udp_is_silent_the_next_is_one_that_something_else_carries() -> None:
+    race, _ = carried("udp", "udp", "")
+    started = run(race)
+    assert started["0.2.0"] == pytest.approx(PROTOCOL_DELAY)
+    assert started["0.1.0"] == pytest.approx(2 * PROTOCOL_DELAY)
+
+
+def test_where_one_over_udp_is_refused_the_order_is_kept() -> None:
+    race, (first, second, _) = carried("udp", "udp", "")
+    assert race.begin(0.0) == [first]
+    assert race.failed(first, 0.01) == [second]
+
+
+def test_where_all_are_carried_alike_the_order_is_kept() -> None:
+    race, _ = carried("udp", "udp")
+    assert run(race) == {"0.0.0": 0, "0.1.0": pytest.approx(PROTOCOL_DELAY)}
+
+
 def test_a_refused_candidate_starts_the_next_at_once() -> None:
     root, leaves = tree([3])
     race = Race(root)

@@ -131,9 +131,11 @@ class Contest:
             protocol_nodes = []
             for branch in path.protocols:
                 if branch.ranked.phase == phase:
-                    handshake = branch.ranked.stack.features.handshake
+                    stack = branch.ranked.stack
                     leaves = [self._leaf(branch, candidate) for candidate in branch.leaves]
-                    node = RaceNode.branch(leaves, PROTOCOL_DELAY, handshake=handshake)
+                    node = RaceNode.branch(
+                        leaves, PROTOCOL_DELAY, handshake=stack.features.handshake, carrier=stack.carrier
+                    )
                     self._nodes[branch] = node
                     protocol_nodes.append(node)
             path_nodes.append(RaceNode.branch(protocol_nodes, PATH_DELAY))

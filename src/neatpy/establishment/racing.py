@@ -9,6 +9,9 @@ candidate is. The rules:
   have.
 - A child without a handshake (udp) succeeds whoever is there. It starts only when every sibling before it that has a
   handshake has failed or has run out of stagger: all of its leaves are started, and their delays are over.
+- Children may say what carries them (UDP, say). When the child started last is silent, what carries it may be blocked
+  as a whole: the next to start is the first that something else carries, if there is one. After a failure the order
+  is kept.
 - Leaves may join late (an address that came after the race began).
 """
 
@@ -35,6 +38,7 @@ class RaceNode(Generic[T]):
 
     __slots__ = (
         "candidate",
+        "carrier",
         "children",
         "delay",
         "due",
@@ -46,9 +50,15 @@ class RaceNode(Generic[T]):
     )
 
     def __init__(
-        self, candidate: T | None, children: list[RaceNode[T]], delay: float, handshake: bool
+        self,
+        candidate: T | None,
+        children: list[RaceNode[T]],
+        delay: float,
+        handshake: bool,
+        carrier: str = "",
     ) -> None:
         self.candidate = candidate
+        self.carrier = carrier
         self.children = children
         self.delay = delay
         self.handshake = handshake
@@ -67,10 +77,15 @@ class RaceNode(Generic[T]):
 
     @classmethod
     def branch(
-        cls, children: Sequence[RaceNode[T]], delay: float = PROTOCOL_DELAY, *, handshake: bool = True
+        cls,
+        children: Sequence[RaceNode[T]],
+        delay: float = PROTOCOL_DELAY,
+        *,
+        handshake: bool = True,
+        carrier: str = "",
     ) -> RaceNode[T]:
         """A node that is a choice; ``handshake`` False marks a stack that connects without asking the peer."""
-        return cls(None, list(children), delay, handshake)
+        return cls(None, list(children), delay, handshake, carrier)
 
 
 class Race(Generic[T]):
@@ -161,6 +176,8 @@ class Race(Generic[T]):
         while branch.next < len(branch.children):
             if branch.next and _start_time(branch) > now:
                 return
+            if branch.next:
+                _let_others_pass(branch)
             child = branch.children[branch.next]
             branch.next += 1
             branch.due = now + child.delay
@@ -197,6 +214,19 @@ def _open_branches(node: RaceNode[T]) -> Iterator[RaceNode[T]]:
     for child in node.children[: node.next]:
         yield from _open_branches(child)
     yield node
+
+
+def _let_others_pass(branch: RaceNode[T]) -> None:
+    """If the child started last is silent, put the first one that something else carries before those that share what
+    carries it. A child without a handshake waits for the others in any case."""
+    last, waiting = branch.children[branch.next - 1], branch.children[branch.next :]
+    if last.failed or not last.carrier:
+        return
+    for child in waiting:
+        if child.carrier != last.carrier and child.handshake:
+            waiting.remove(child)
+            branch.children[branch.next :] = [child, *waiting]
+            return
 
 
 def _start_time(branch: RaceNode[T]) -> float:

@@ -348,6 +348,8 @@ class Stack(ABC):
     name: ClassVar[str]
     features: ClassVar[Features]
     lower: Stack | None = None
+    carrier: ClassVar[str] = ""
+    """What its packets travel in, if a network may block that as a whole, such as ``udp``."""
     one_path: ClassVar[str] = "it uses one path"
     """Why endpoints cannot be added to or removed from a Connection (RFC 9622 section 7.5)."""
 

@@ -44,6 +44,7 @@ class DtlsStack(Stack):
     """The stack ``dtls/udp``."""
 
     name = "dtls/udp"
+    carrier = "udp"
     rank = 60
     """Place in the order of stacks when everything else ties."""
 

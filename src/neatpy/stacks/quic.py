@@ -98,6 +98,7 @@ class QuicStack(Stack):
     a stream. The second is told by its features and by ``carries_datagrams``."""
 
     name = "quic"
+    carrier = "udp"
     carries_datagrams: bool
 
     def __init__(self, *, datagrams: bool = False) -> None:

@@ -24,6 +24,7 @@ class SctpStack(Stack):
     """The stack ``sctp``."""
 
     name = "sctp"
+    carrier = "udp"
     features = Features(
         rank=40,
         selection=SELECTION,

@@ -40,6 +40,7 @@ class SctpDtlsStack(Stack):
     """The stack ``sctp/dtls/udp``."""
 
     name = "sctp/dtls/udp"
+    carrier = "udp"
     features = Features(
         rank=20,
         selection={**SELECTION, "use_temporary_local_address": Provision.OPTIONAL},

@@ -35,6 +35,7 @@ class UdpStack(Stack):
     """The stack ``udp``."""
 
     name = "udp"
+    carrier = "udp"
     features = Features(
         rank=70,
         selection={
