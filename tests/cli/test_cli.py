@@ -629,6 +629,23 @@ def test_explain_draws_a_tree_on_a_terminal() -> None:
     assert b"\x1b[" in done.stdout
 
 
+def test_probe_draws_who_raced_and_who_won() -> None:
+    with plain_server(lambda connection: connection.recv(1)) as port:
+        done = neatpy("probe", "127.0.0.1", port, "--insecure")
+    assert done.returncode == 0, told(done)
+    text = done.stdout.decode()
+    for stack in RELIABLE[:-1]:
+        assert re.search(rf", {stack}\] +\| *=+ *\| .* ms, failed: ", text), text
+    assert re.search(r", tcp\] +\| *=+ *\| .* ms, won", text), text
+
+
+def test_probe_fails_where_nobody_answers() -> None:
+    done = neatpy("probe", "127.0.0.1", "9", "--insecure")
+    assert done.returncode == 1
+    assert " ms, failed: " in done.stdout.decode()
+    assert "no candidate for 127.0.0.1 port 9 was established" in told(done)
+
+
 def test_stacks_tells_what_this_host_can_do() -> None:
     done = neatpy("stacks")
     assert done.returncode == 0, told(done)

@@ -237,6 +237,61 @@ def explain(
 
 
 @app.command()
+def probe(
+    host: options.HostArgument,
+    port: options.PortArgument,
+    profile: options.ProfileOption = Profile.RELIABLE_INORDER_STREAM,
+    require: options.RequireOption = None,
+    prefer: options.PreferOption = None,
+    avoid: options.AvoidOption = None,
+    prohibit: options.ProhibitOption = None,
+    settings: options.SetOption = None,
+    interface: options.InterfaceOption = None,
+    framer: options.FramerOption = None,
+    insecure: options.InsecureOption = False,
+    opportunistic: options.OpportunisticOption = False,
+    ca: options.AuthorityOption = None,
+    cert: options.CertificateOption = None,
+    key: options.KeyOption = None,
+    pin: options.PinOption = None,
+    alpn: options.AlpnOption = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", "-t", help="Seconds that the race may take.", metavar="SECONDS"),
+    ] = 10.0,
+) -> None:
+    """Race the candidates once, exchange nothing, and draw when each attempt began and how it ended.
+
+    Exit code 1 if none was established.
+    """
+    from neatpy.cli import commands
+    from neatpy.cli.probe import probe as race
+
+    if timeout is not None and timeout <= 0:
+        raise typer.BadParameter("--timeout is more than 0 seconds")
+
+    wishes = Wishes(
+        profile=profile,
+        require=require,
+        prefer=prefer,
+        avoid=avoid,
+        prohibit=prohibit,
+        settings=settings,
+        interface=interface,
+        framer=framer,
+        insecure=insecure,
+        opportunistic=opportunistic,
+        ca=ca,
+        cert=cert,
+        key=key,
+        pin=pin,
+        alpn=alpn,
+    )
+    preconnection = _checked(lambda: commands.to_peer(host, port, wishes))
+    raise typer.Exit(neatpy.run(race(preconnection, f"{host} port {port}", timeout)))
+
+
+@app.command()
 def stacks() -> None:
     """What this host can do and, where not, why."""
     from neatpy.cli.stacks import show_stacks
