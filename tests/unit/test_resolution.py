@@ -9,11 +9,10 @@ from establishment_toys import V4, V6, Names, until
 
 from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.errors import EstablishmentError, Reason
+from neatpy.establishment.answers import RESOLUTION_DELAY, interleaved
 from neatpy.establishment.resolution import (
-    RESOLUTION_DELAY,
     Resolution,
     addresses_of,
-    interleaved,
     resolve_endpoints,
 )
 from neatpy.establishment.targets import check_remote, literal, port_of, port_of_service

@@ -16,6 +16,7 @@ from neatpy.establishment.progress import Progress
 from neatpy.establishment.racing import PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
 from neatpy.establishment.request import ABANDONED, RESOLVED, STARTED, WON, Established, EstablishmentRequest
 from neatpy.establishment.resolution import Resolution, lookup
+from neatpy.establishment.service_search import asker
 from neatpy.establishment.targets import Target
 from neatpy.establishment.tree import CandidateTree, ProtocolBranch
 from neatpy.stacks.contract import Candidate
@@ -87,7 +88,10 @@ class Contest:
     async def _resolved_tree(self) -> CandidateTree:
         """Wait until the race may begin by RFC 8305, and grow the tree from what is there by then."""
         gathered = self._gathered
-        resolution = Resolution(gathered.names, self._wake, self._request.lookup or lookup)
+        request = self._request
+        resolution = Resolution(
+            gathered.names, self._wake, request.lookup or lookup, asker(gathered), request.security.alpn
+        )
         self._resolution = resolution
         resolution.start()
         while resolution.pending and not gathered.targets:
@@ -96,7 +100,7 @@ class Contest:
                 break
             await self._pause(ready_at)
         targets = gathered.in_order([*gathered.targets, *self._new_targets()])
-        return CandidateTree(gathered, targets, self._memory, time.monotonic())
+        return CandidateTree(gathered, targets, self._memory, time.monotonic(), resolution.advice)
 
     async def _raced(self, phase: int, patience: float | None) -> Established | None:
         """Race the stacks of one phase; None if all failed or patience (in seconds) ran out."""
@@ -255,7 +259,7 @@ class Contest:
         if targets and self._request.trace is not None:
             for name in {target.server_name for target in targets}:
                 found = [target.address for target in targets if target.server_name == name]
-                self._request.trace(RESOLVED, name, found)
+                self._request.trace(RESOLVED, name, list(dict.fromkeys(found)))
         return targets
 
     def _failure(self) -> EstablishmentError:

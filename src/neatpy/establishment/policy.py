@@ -1,8 +1,9 @@
 """Which stacks are eligible, and in which order (RFC 9623 section 4.1.3).
 
 Decided by the feature table (``stacks/features.py``) alone: Prohibit and Require prune, then Prefer ranks, then Avoid,
-then remembered results, then the stacks' own rank. Each decision has a reason. It knows no stack by name, but that
-those built on mptcp come first when multipath is active.
+then remembered results, then what the peer's records say (:mod:`~neatpy.establishment.service_bindings`), then the
+stacks' own rank. Each decision has a reason. It knows no stack by name, but that those built on mptcp come first when
+multipath is active.
 """
 
 from __future__ import annotations
@@ -55,11 +56,14 @@ class RankedStack:
         self.usual = usual
         self.reasons = reasons
 
-    def order(self, demoted: bool) -> tuple[int, tuple[int, int, int], bool, int, int, str]:
-        """The sort key, with what is remembered of the stack. The defaults of properties come after that: nobody who
-        has said nothing of streams shall wait for a stack that is known not to answer, or have an unreliable one passed
-        over for its sake."""
-        return (self.phase, self.standing, demoted, -self.usual, self.stack.features.rank, self.stack.name)
+    def order(
+        self, demoted: bool, advice: int = 0
+    ) -> tuple[int, tuple[int, int, int], bool, int, int, int, str]:
+        """The sort key, with what is remembered of the stack and what the peer's records advise, the lowest first. The
+        defaults of properties come after that: nobody who has said nothing of streams shall wait for a stack that is
+        known not to answer, or have an unreliable one passed over for its sake."""
+        rank, name = self.stack.features.rank, self.stack.name
+        return (self.phase, self.standing, demoted, advice, -self.usual, rank, name)
 
     def __repr__(self) -> str:
         return self.stack.name

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
+    from neatpy.establishment.answers import Lookup
     from neatpy.establishment.attempt import Attempt
     from neatpy.establishment.paths import ListInterfaces
-    from neatpy.establishment.resolution import Lookup
+    from neatpy.establishment.service_search import AskService
     from neatpy.properties import TransportProperties
     from neatpy.security import SecurityParameters
     from neatpy.stacks.contract import Candidate, Flow
@@ -49,7 +50,7 @@ class Plan:
 class EstablishmentRequest:
     """One Initiate (or one side of a Rendezvous), as it stood when the action was called.
 
-    ``timeout`` is in seconds, None or infinite for no limit. ``stacks``, ``memory``, ``lookup`` and
+    ``timeout`` is in seconds, None or infinite for no limit. ``stacks``, ``memory``, ``lookup``, ``ask_service`` and
     ``list_interfaces`` replace this host's own: tests bring toys. ``loop`` is the running one, if the caller knows it.
     ``plan`` is shared by requests for the very same. ``early`` is the first Message, if stacks may send it with their
     handshakes (see Candidate).
@@ -57,6 +58,7 @@ class EstablishmentRequest:
 
     __slots__ = (
         "action",
+        "ask_service",
         "early",
         "has_framers",
         "list_interfaces",
@@ -89,6 +91,7 @@ class EstablishmentRequest:
         stacks: Stacks | None = None,
         memory: Memory | None = None,
         lookup: Lookup | None = None,
+        ask_service: AskService | None = None,
         list_interfaces: ListInterfaces | None = None,
         loop: AbstractEventLoop | None = None,
         plan: Plan | None = None,
@@ -107,6 +110,7 @@ class EstablishmentRequest:
         self.stacks = stacks
         self.memory = memory
         self.lookup = lookup
+        self.ask_service = ask_service
         self.list_interfaces = list_interfaces
         self.loop = loop
         self.plan = plan

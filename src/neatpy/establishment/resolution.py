@@ -1,36 +1,27 @@
 """From names of remote endpoints to addresses, by both families at the same time (RFC 8305).
 
-Names go to the host's own resolver, one look-up for each family, in the loop's executor; DNS SRV names need dnspython.
-Answers may come one after the other: a race can begin with the first and take in the rest. It knows nothing about
-stacks or paths.
+Names go to the host's own resolver, one look-up for each family, in the loop's executor; DNS SRV names need dnspython,
+and SVCB and HTTPS records are asked for beside it all (:mod:`~neatpy.establishment.service_search`). Answers may come
+one after the other: a race can begin with the first and take in the rest. It knows nothing about stacks or paths.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neatpy.errors import EstablishmentError, Reason
-from neatpy.establishment.targets import Target, port_of_service
+from neatpy.establishment.answers import Answers, Lookup, address_of
+from neatpy.establishment.service_bindings import Advice, Binding, question_for
+from neatpy.establishment.service_search import SERVICE_DELAY, AskService, ServiceSearch
+from neatpy.establishment.targets import Target, is_srv_name, port_of_service
 from neatpy.stacks.contract import Address
 
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
-
-Lookup = Callable[[str, int, int], "asyncio.Future[list[Any]]"]
-"""Host, port and address family -> a future of what ``socket.getaddrinfo`` gives."""
-
-RESOLUTION_DELAY = 0.05
-"""Seconds that a race waits for IPv6 addresses when IPv4 addresses are already there (RFC 8305 section 3)."""
-
-
-def is_srv_name(service: str) -> bool:
-    """Whether a service is named as in DNS SRV records (``_imap._tcp``)."""
-    return service.startswith("_")
 
 
 def lookup(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
@@ -83,16 +74,26 @@ async def resolve_endpoints(
 
 
 class Resolution:
-    """The names of some remote endpoints on their way to addresses. ``changed`` is called after every answer."""
+    """The names of some remote endpoints on their way to addresses. ``changed`` is called after every answer.
 
-    __slots__ = ("_changed", "_lookup", "_names", "_taken", "failures")
+    ``ask`` is whom to ask for SVCB and HTTPS records, None for nobody; of these, only what offers one of the protocols
+    ``alpn`` counts, or anything if there are none.
+    """
+
+    __slots__ = ("_alpn", "_ask", "_changed", "_lookup", "_names", "failures")
 
     def __init__(
-        self, endpoints: Sequence[RemoteEndpoint], changed: Callable[[], None], lookup: Lookup
+        self,
+        endpoints: Sequence[RemoteEndpoint],
+        changed: Callable[[], None],
+        lookup: Lookup,
+        ask: AskService | None = None,
+        alpn: tuple[str, ...] = (),
     ) -> None:
         self._changed = changed
         self._lookup = lookup
-        self._taken = False
+        self._ask = ask
+        self._alpn = alpn
         self.failures: list[tuple[str, BaseException]] = []
         self._names = [_Name(endpoint, self) for endpoint in endpoints]
 
@@ -115,6 +116,11 @@ class Resolution:
         """The targets that have arrived since the last call, in order of preference."""
         return [target for name in self._names for target in name.take()]
 
+    @property
+    def advice(self) -> Advice:
+        """How the records that have arrived rank stacks."""
+        return Advice(name.bindings for name in self._names)
+
     async def wait(self, answered: asyncio.Event) -> None:
         """Wait for every answer, however late; ``answered.set`` is what ``changed`` was."""
         try:
@@ -131,21 +137,26 @@ class Resolution:
 
 
 class _Name:
-    """One name: its SRV look-up, if it needs one, and its two queries for each host."""
+    """One name: its SRV look-up, if it needs one, its two queries for each host, and the search for its service."""
 
-    __slots__ = ("_answers", "_endpoint", "_futures", "_owner", "_seen", "_waiting")
+    __slots__ = ("_answers", "_endpoint", "_futures", "_owner", "_search", "_seen", "_waiting")
 
     def __init__(self, endpoint: RemoteEndpoint, owner: Resolution) -> None:
         self._endpoint = endpoint
         self._owner = owner
         self._futures: list[asyncio.Future[Any]] = []
         self._waiting = 0
-        self._answers: list[_Answers] = []
-        self._seen: set[Address] = set()
+        self._answers: list[Answers] = []
+        self._search: ServiceSearch | None = None
+        self._seen: set[tuple[Address, Binding | None]] = set()
 
     @property
     def pending(self) -> bool:
-        return self._waiting > 0
+        return self._waiting > 0 or (self._search is not None and self._search.pending)
+
+    @property
+    def bindings(self) -> Sequence[Binding]:
+        return () if self._search is None else self._search.bindings
 
     def start(self) -> None:
         endpoint = self._endpoint
@@ -153,8 +164,10 @@ class _Name:
         assert host is not None
         if port is None and service is not None:
             if is_srv_name(service):
+                from neatpy.establishment.dns_records import srv_records
+
                 query = f"{service}.{host}"
-                future = asyncio.get_running_loop().run_in_executor(None, _srv_records, query)
+                future = asyncio.get_running_loop().run_in_executor(None, srv_records, query)
                 self._follow(future, partial(self._srv_answered, query))
                 return
             try:
@@ -162,45 +175,60 @@ class _Name:
             except EstablishmentError as error:
                 self._owner.failures.append((host, error))
                 return
-        self._query(host, port or 0)
+        answers = self._query(host, port or 0)
+        owner = self._owner
+        question = question_for(endpoint) if owner._ask is not None else None
+        if owner._ask is not None and question is not None and port is not None:
+            self._search = ServiceSearch(
+                question, answers, port, owner._alpn, owner._ask, owner._lookup, owner._changed
+            )
+            self._search.start()
 
     def cancel(self) -> None:
         for future in self._futures:
             future.cancel()
+        if self._search is not None:
+            self._search.cancel()
 
     def ready_at(self) -> float | None:
         times = [at for answers in self._answers if (at := answers.ready_at()) is not None]
-        return min(times, default=None)
+        search = self._search
+        if search is None:
+            return min(times, default=None)
+        if (at := search.ready_at()) is not None:
+            times.append(at)
+        return min(times) + SERVICE_DELAY * search.pending if times else None
 
     def take(self) -> list[Target]:
+        found: list[tuple[Address, Binding | None]] = []
+        if self._search is not None:
+            found += self._search.found()
+        found += [(address, None) for answers in self._answers for address in answers.take()]
+        fresh = [each for each in dict.fromkeys(found) if each not in self._seen]
+        self._seen.update(fresh)
         name = self._endpoint.hostname
-        found = []
-        for answers in self._answers:
-            for address in answers.take():
-                if address not in self._seen:
-                    self._seen.add(address)
-                    found.append(Target(address, self._endpoint, name))
-        return found
+        return [Target(address, self._endpoint, name, binding) for address, binding in fresh]
 
-    def _query(self, host: str, port: int) -> None:
-        answers = _Answers(host)
+    def _query(self, host: str, port: int) -> Answers:
+        answers = Answers(host)
         self._answers.append(answers)
         for family in (socket.AF_INET6, socket.AF_INET):
             future = self._owner._lookup(host, port, family)
             self._follow(future, partial(self._answered, answers, family))
+        return answers
 
     def _follow(self, future: asyncio.Future[Any], answered: Callable[[asyncio.Future[Any]], None]) -> None:
         self._waiting += 1
         self._futures.append(future)
         future.add_done_callback(answered)
 
-    def _answered(self, answers: _Answers, family: int, future: asyncio.Future[list[Any]]) -> None:
+    def _answered(self, answers: Answers, family: int, future: asyncio.Future[list[Any]]) -> None:
         self._waiting -= 1
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
-            answers.add(family, [_address(entry[4]) for entry in future.result()])
+            answers.add(family, [address_of(entry[4]) for entry in future.result()])
         else:
             answers.add(family, [])
             answers.error = error
@@ -219,48 +247,6 @@ class _Name:
             for host, port in future.result():
                 self._query(host, port)
         self._owner._changed()
-
-
-class _Answers:
-    """The addresses of one host, by family, as they come in."""
-
-    __slots__ = ("_by_family", "_first_at", "error", "found", "host")
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        self.error: BaseException | None = None
-        self.found = False
-        self._by_family: dict[int, list[Address]] = {}
-        self._first_at: float | None = None
-
-    @property
-    def pending(self) -> bool:
-        return len(self._by_family) < 2
-
-    def add(self, family: int, addresses: list[Address]) -> None:
-        self._by_family[family] = addresses
-        if addresses and self._first_at is None:
-            self.found = True
-            self._first_at = time.monotonic()
-
-    def ready_at(self) -> float | None:
-        if self._first_at is None:
-            return None
-        if not self.pending or self._by_family.get(socket.AF_INET6):
-            return self._first_at
-        return self._first_at + RESOLUTION_DELAY
-
-    def take(self) -> list[Address]:
-        return interleaved(self._by_family.get(socket.AF_INET6, ()), self._by_family.get(socket.AF_INET, ()))
-
-
-def interleaved(first: Sequence[Address], second: Sequence[Address]) -> list[Address]:
-    """The addresses of two families by turns, so that a broken family costs one attempt (RFC 8305 section 4)."""
-    merged: list[Address] = []
-    for index in range(max(len(first), len(second))):
-        merged.extend(first[index : index + 1])
-        merged.extend(second[index : index + 1])
-    return merged
 
 
 _LocalOrRemote = TypeVar("_LocalOrRemote", "LocalEndpoint", "RemoteEndpoint")
@@ -282,37 +268,5 @@ def _at(endpoint: RemoteEndpoint, address: Address) -> RemoteEndpoint:
     return copy
 
 
-def _address(sockaddr: tuple[Any, ...]) -> Address:
-    ip, _, zone = str(sockaddr[0]).partition("%")
-    if not zone and len(sockaddr) == 4 and sockaddr[3]:
-        zone = _zone(sockaddr[3])
-    return Address(ip, sockaddr[1], zone)
-
-
-def _zone(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return str(index)
-
-
 def _ask_host(host: str, port: int, family: int) -> list[Any]:
     return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-
-
-def _srv_records(query: str) -> list[tuple[str, int]]:
-    """Hosts and ports, the lowest priority and then the greatest weight first (RFC 2782, but without its dice: the
-    same inputs give the same order)."""
-    try:
-        import dns.resolver
-    except ImportError:
-        raise EstablishmentError(
-            f"the DNS SRV name {query} cannot be looked up: install dnspython, or give a port",
-            Reason.RESOLUTION_FAILED,
-        ) from None
-    records = sorted(
-        dns.resolver.resolve(query, "SRV"),
-        key=lambda record: (record.priority, -record.weight, str(record.target)),
-    )
-    hosts = [(str(record.target).rstrip("."), int(record.port)) for record in records]
-    return [(host, port) for host, port in hosts if host]

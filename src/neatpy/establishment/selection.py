@@ -15,6 +15,8 @@ from neatpy.establishment.establish import memory_for
 from neatpy.establishment.policy import registered_stacks, with_availability
 from neatpy.establishment.resolution import Resolution, lookup
 from neatpy.establishment.ruled_out import RuledOut
+from neatpy.establishment.service_bindings import NO_ADVICE
+from neatpy.establishment.service_search import asker
 from neatpy.establishment.tree import CandidateTree, PathBranch, ProtocolBranch
 
 if TYPE_CHECKING:
@@ -87,14 +89,16 @@ async def explain(request: EstablishmentRequest) -> Selection:
     gathered = gather(request)
     targets = list(gathered.targets)
     failures: list[RuledOut] = []
+    advice = NO_ADVICE
     if gathered.names and gathered.stacks and gathered.paths:
         resolution = await _resolved(gathered)
         targets += resolution.take()
+        advice = resolution.advice
         failures = [
             RuledOut(f"name {name}", (f"it was not resolved: {error}",))
             for name, error in resolution.failures
         ]
-    tree = CandidateTree(gathered, gathered.in_order(targets), memory_for(request), time.monotonic())
+    tree = CandidateTree(gathered, gathered.in_order(targets), memory_for(request), time.monotonic(), advice)
     stacks = request.stacks if request.stacks is not None else registered_stacks()
     ruled_out = [
         *with_availability(gathered.ruled_out_stacks, stacks),
@@ -109,7 +113,10 @@ async def explain(request: EstablishmentRequest) -> Selection:
 async def _resolved(gathered: Gathered) -> Resolution:
     """Wait for every answer, however late."""
     answered = asyncio.Event()
-    resolution = Resolution(gathered.names, answered.set, gathered.request.lookup or lookup)
+    request = gathered.request
+    resolution = Resolution(
+        gathered.names, answered.set, request.lookup or lookup, asker(gathered), request.security.alpn
+    )
     resolution.start()
     await resolution.wait(answered)
     return resolution
@@ -123,7 +130,7 @@ def _path_node(branch: PathBranch, goal: str, tree: CandidateTree) -> SelectionN
 
 def _protocol_node(branch: ProtocolBranch, goal: str, tree: CandidateTree) -> SelectionNode:
     stack = branch.ranked.stack
-    reasons = list(branch.ranked.reasons)
+    reasons = [*branch.advised, *branch.ranked.reasons]
     if branch.demoted:
         reasons.append(_FAILED_LATELY)
     if not stack.features.handshake:
@@ -137,7 +144,7 @@ def _protocol_node(branch: ProtocolBranch, goal: str, tree: CandidateTree) -> Se
             str(leaf.remote),
             str(branch.path),
             stack.name,
-            list(_leaf_reasons(leaf, siblings and tree.is_demoted(leaf))),
+            list(_leaf_reasons(leaf, branch, siblings and tree.is_demoted(leaf))),
             (),
             leaf,
         )
@@ -149,8 +156,11 @@ def _protocol_node(branch: ProtocolBranch, goal: str, tree: CandidateTree) -> Se
 _FAILED_LATELY = "it failed lately, so it comes behind its equals"
 
 
-def _leaf_reasons(leaf: Candidate, demoted: bool) -> Iterator[str]:
-    if leaf.server_name is not None:
+def _leaf_reasons(leaf: Candidate, branch: ProtocolBranch, demoted: bool) -> Iterator[str]:
+    binding = branch.bindings.get(leaf)
+    if binding is not None:
+        yield binding.location(leaf.stack.name)
+    elif leaf.server_name is not None:
         yield f"an address of {leaf.server_name}"
     if leaf.local is not None:
         yield f"from {leaf.local}"

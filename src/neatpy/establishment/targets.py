@@ -14,6 +14,7 @@ from neatpy.stacks.contract import Address
 
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
+    from neatpy.establishment.service_bindings import Binding
 
 _WELL_KNOWN_PORTS = MappingProxyType(
     {
@@ -26,14 +27,22 @@ _WELL_KNOWN_PORTS = MappingProxyType(
 
 
 class Target:
-    """One address to try, and the remote endpoint it was derived from."""
+    """One address to try, and the remote endpoint it was derived from. ``binding`` is what a record says of the
+    address: it is for the stacks that the record names alone. ``server_name`` is the endpoint's host even then."""
 
-    __slots__ = ("address", "endpoint", "server_name")
+    __slots__ = ("address", "binding", "endpoint", "server_name")
 
-    def __init__(self, address: Address, endpoint: RemoteEndpoint, server_name: str | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        endpoint: RemoteEndpoint,
+        server_name: str | None,
+        binding: Binding | None = None,
+    ) -> None:
         self.address = address
         self.endpoint = endpoint
         self.server_name = server_name
+        self.binding = binding
 
 
 def check_remote(endpoint: RemoteEndpoint) -> None:
@@ -90,6 +99,11 @@ def port_of_service(service: str) -> int:
             f"the service {service!r} is not known on this host: give a port", Reason.RESOLUTION_FAILED
         )
     return port
+
+
+def is_srv_name(service: str) -> bool:
+    """Whether a service is named as in DNS SRV records (``_imap._tcp``)."""
+    return service.startswith("_")
 
 
 def port_of(endpoint: LocalEndpoint | RemoteEndpoint) -> int:

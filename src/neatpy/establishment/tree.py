@@ -14,6 +14,7 @@ from neatpy.establishment.candidates import Gathered, hop_limit, leaf_key
 from neatpy.establishment.paths import Path
 from neatpy.establishment.policy import RankedStack, registered_stacks
 from neatpy.establishment.ruled_out import RuledOut
+from neatpy.establishment.service_bindings import NO_ADVICE, Advice, Binding
 from neatpy.establishment.targets import Target, is_link_local, port_of
 from neatpy.stacks.contract import Address, Candidate
 
@@ -23,16 +24,24 @@ if TYPE_CHECKING:
 
 
 class ProtocolBranch:
-    """One stack on one path; its leaves are the addresses, in the order to try them."""
+    """One stack on one path; its leaves are the addresses, in the order to try them. ``advised`` is what the peer's
+    records say of the stack."""
 
-    __slots__ = ("demoted", "label", "leaves", "path", "ranked")
+    __slots__ = ("advised", "bindings", "demoted", "label", "leaves", "path", "ranked", "taken")
 
-    def __init__(self, ranked: RankedStack, path: Path, label: str, demoted: bool) -> None:
+    def __init__(
+        self, ranked: RankedStack, path: Path, label: str, demoted: bool, advised: Sequence[str]
+    ) -> None:
         self.ranked = ranked
         self.path = path
         self.label = label
         self.demoted = demoted
+        self.advised = advised
         self.leaves: list[Candidate] = []
+        self.bindings: dict[Candidate, Binding] = {}
+        """By which record the leaves were found that were found by one."""
+        self.taken: set[tuple[Address, int]] = set()
+        """Addresses that have leaves, and the identity of their endpoint."""
 
 
 class PathBranch:
@@ -49,11 +58,17 @@ class PathBranch:
 class CandidateTree:
     """All candidates of a request. Targets may be added while the race is on."""
 
-    __slots__ = ("_gathered", "_memory", "_now", "paths", "ruled_out_addresses")
+    __slots__ = ("_advice", "_gathered", "_memory", "_now", "paths", "ruled_out_addresses")
 
     def __init__(
-        self, gathered: Gathered, targets: Sequence[Target], memory: Memory | None, now: float
+        self,
+        gathered: Gathered,
+        targets: Sequence[Target],
+        memory: Memory | None,
+        now: float,
+        advice: Advice = NO_ADVICE,
     ) -> None:
+        self._advice = advice
         self._gathered = gathered
         self._memory = memory
         self._now = now
@@ -98,10 +113,13 @@ class CandidateTree:
             for ranked in stacks:
                 if all(memory.demotes(key, self._now) for key in _host_keys(endpoints, ranked, path)):
                     demoted.add(ranked)
-            if demoted:
-                stacks = sorted(stacks, key=lambda ranked: ranked.order(ranked in demoted))
+        advice = {ranked: self._advice.of(ranked.stack.name) for ranked in stacks} if self._advice else {}
+        if demoted or advice:
+            stacks = sorted(
+                stacks, key=lambda ranked: ranked.order(ranked in demoted, advice.get(ranked, _NONE)[0])
+            )
         protocols = [
-            ProtocolBranch(ranked, path, f"{label}.{number}", ranked in demoted)
+            ProtocolBranch(ranked, path, f"{label}.{number}", ranked in demoted, advice.get(ranked, _NONE)[1])
             for number, ranked in enumerate(stacks, 1)
         ]
         return PathBranch(path, label, protocols)
@@ -113,15 +131,23 @@ class CandidateTree:
         local_endpoints = _scoped(request.local_endpoints, stack.name)
         found: list[Candidate] = []
         for target in targets:
+            binding = target.binding
+            if binding is not None and not binding.is_for(stack.name):
+                continue
             if remotes is not request.remote_endpoints and all(target.endpoint is not one for one in remotes):
                 self._pass_over(target, stack.name)
                 continue
+            identity = (target.address, id(target.endpoint))
+            if identity in branch.taken:
+                continue  # by a record and without one
             obstacle = self._obstacle(target, branch.path)
             places = [] if obstacle else _local_places(local_endpoints, target.address, branch.path)
             if obstacle is None and not places:
                 obstacle = "no local endpoint on this path is of its address family"
             if obstacle:
                 self._rule_out(target, branch.path, obstacle)
+            else:
+                branch.taken.add(identity)
             for local in places:
                 candidate = Candidate(
                     stack,
@@ -135,6 +161,8 @@ class CandidateTree:
                     early=request.early,
                 )
                 found.append(candidate)
+                if binding is not None:
+                    branch.bindings[candidate] = binding
         memory = self._memory
         if memory is not None and len(memory) and len(found) > 1:
             found.sort(key=lambda leaf: memory.demotes(leaf_key(leaf), self._now))
@@ -180,6 +208,7 @@ class CandidateTree:
             self.ruled_out_addresses.append(RuledOut(what, (reason,)))
 
 
+_NONE: tuple[int, tuple[str, ...]] = (0, ())
 _HAS_A_PATH_OF_ITS_OWN = "it is tried on the path of its own interface"
 
 
