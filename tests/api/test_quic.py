@@ -364,7 +364,7 @@ async def test_a_stalled_stream_does_not_stop_another() -> None:
         clone = await client.clone()
         peer = await peer_of(clone, server)
         client.send(bytes(16 * MIB))
-        await until_still(lambda: transport_of(server).engine._credit._granted, 0.1)
+        await until_still(lambda: transport_of(server).engine._table.connection._granted, 0.1)
         clone.send(payload(8 * MIB))
         assert await exactly(peer, 8 * MIB) == payload(8 * MIB)
         assert await exactly(server, 16 * MIB) == bytes(16 * MIB)

@@ -1,4 +1,5 @@
-"""The adapter to aioquic's protocol engine: the only room that touches it, its private names included.
+"""The adapter to aioquic's protocol engine: with its :mod:`~neatpy.stacks._quic.engine_streams` the only room that
+touches the engine, its private names included.
 
 An :class:`Engine` is one QUIC connection without socket and clock. What it lacks for a transport system is added here:
 receive credit by what the application has taken (the engine's own doubles by itself), a walk over the streams that have
@@ -14,20 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 from aioquic import tls
 from aioquic.quic import events
-from aioquic.quic.connection import Limit, QuicConnection
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType, QuicStreamFrame
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
-from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 from cryptography.hazmat.primitives.serialization import Encoding
+
+from neatpy.stacks._quic.engine_streams import (
+    SMALLEST_DATAGRAM,
+    STREAM_WINDOW,
+    Credit,
+    EngineStream,
+    StreamTable,
+)
 
 if TYPE_CHECKING:
     from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.stream import QuicStream
 
-STREAM_WINDOW, CONNECTION_WINDOW = 1 << 19, 8 << 20
-"""Bytes that the peer may send on one stream, and on all together, beyond what the application has taken."""
-
-SMALLEST_DATAGRAM = 1200
-"""Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
+CONNECTION_WINDOW = 8 << 20
+"""Bytes that the peer may send on all streams together, beyond what the application has taken."""
 
 CONNECTION_ID_LENGTH = 8
 
@@ -112,23 +118,19 @@ class Engine(QuicConnection):
         **more: Any,
     ) -> None:
         self.order = None
-        self.lost_frames = 0
         self._groups, self._signatures = groups, signatures
         self._asks_peer = False
         self.takes_early = True
-        self._table = _Streams(self)
+        self._table = StreamTable()
         super().__init__(configuration=configuration, **more)
         self._streams = self._table
         self._streams_queue = []
-        self._credit = self._local_max_data = _Credit(self._local_max_data, configuration.max_data)
+        self._local_max_data = self._table.connection = Credit(self._local_max_data, configuration.max_data)
         self.limit_streams(streams)
         self._told_ids = {self.host_cid}
-        self._delivered: list[int] = []
-        self.opened_by_peer: list[int] = []
         self._mtu_wanted = 0
         self._mtu_probes = 0
         self._is_probing = False
-        self.large_acked = self.large_lost = False
         self._large_bursts = 0
 
     # What it is
@@ -206,7 +208,7 @@ class Engine(QuicConnection):
     def take(self, datagram: bytes, address: object, now: float) -> None:
         """A datagram of the peer came."""
         self.receive_datagram(datagram, address, now)
-        if self.large_lost:
+        if self._table.large_lost:
             self._watch_mtu()
 
     def datagrams(self, now: float) -> list[tuple[bytes, Any]]:
@@ -226,15 +228,17 @@ class Engine(QuicConnection):
     def wake(self, now: float) -> None:
         """Time has passed."""
         self.handle_timer(now)
-        if self.large_lost or self._loss._pto_count >= _UNANSWERED:
+        if self._table.large_lost or self._loss._pto_count >= _UNANSWERED:
             self._watch_mtu()
 
     def tell(self, observer: EngineObserver) -> None:
         """Tell what has happened since the last time."""
         queue = self._events
-        opened = self.opened_by_peer
-        while opened:
-            observer.stream_opened(opened.pop(0))
+        table = self._table
+        while table.opened:
+            opened, table.opened = table.opened, []
+            for stream in opened:
+                observer.stream_opened(stream)
         while queue:
             event: Any = queue.popleft()
             kind = type(event)
@@ -252,9 +256,10 @@ class Engine(QuicConnection):
                 observer.connection_id_retired(event.connection_id)
             elif kind is events.PingAcknowledged:
                 observer.pong()
-        delivered = self._delivered
-        while delivered:
-            observer.stream_delivered(delivered.pop(0))
+        while table.delivered:
+            delivered, table.delivered = table.delivered, []
+            for stream in delivered:
+                observer.stream_delivered(stream)
 
     @property
     def peer_address(self) -> Any:
@@ -287,22 +292,32 @@ class Engine(QuicConnection):
     def open_stream(self, unidirectional: bool) -> int:
         """The number of a new stream of our own. The peer hears of it with its first byte, or ``announce``; what
         exceeds the peer's limit waits."""
-        number: int = self.get_next_available_stream_id(unidirectional)
-        self._get_or_create_stream_for_send(number)
+        number: int
+        if unidirectional:
+            number = self._local_next_stream_id_uni
+            self._local_next_stream_id_uni = number + 4
+            stream = EngineStream(self._table, number, 0, self._remote_max_stream_data_uni, readable=False)
+            most, blocked = self._remote_max_streams_uni, self._streams_blocked_uni
+        else:
+            number = self._local_next_stream_id_bidi
+            self._local_next_stream_id_bidi = number + 4
+            local, remote = self._local_max_stream_data_bidi_local, self._remote_max_stream_data_bidi_remote
+            stream = EngineStream(self._table, number, local, remote)
+            most, blocked = self._remote_max_streams_bidi, self._streams_blocked_bidi
+        if number // 4 >= most:
+            stream.is_blocked = True
+            blocked.append(stream)
+            self._streams_blocked_pending = True
+        self._table.add(stream)
         return number
 
     def announce(self, stream: int) -> None:
         """Tell the peer of a stream on which nothing was sent yet, by an empty frame."""
-        opened = self._table[stream]
-        sender = opened.sender
-        if not sender.highest_offset and sender.buffer_is_empty:
-            sender.opening = True
-            sender.buffer_is_empty = False
-            self._table.wake(opened)
+        self._table[stream].sender.open()
 
     def is_peers(self, stream: int) -> bool:
         """Whether the stream is one that the peer opens."""
-        return bool(stream & 1) == bool(self._is_client)
+        return stream & 1 == self._is_client
 
     def knows(self, stream: int) -> bool:
         """Whether the stream is open in some direction."""
@@ -310,7 +325,10 @@ class Engine(QuicConnection):
 
     def write(self, stream: int, data: Any, end: bool) -> None:
         """Append to what is to be sent on a stream."""
-        self.send_stream_data(stream, data, end)
+        known = self._table.get(stream)
+        if known is None:
+            raise ValueError(f"stream {stream} is not open")
+        known.sender.write(data, end)
 
     def unsent(self, stream: int) -> int:
         """Bytes of a stream that were never sent."""
@@ -329,10 +347,7 @@ class Engine(QuicConnection):
 
     def taken(self, stream: int, size: int) -> None:
         """The application has taken so many bytes of a stream: the peer may send as many more."""
-        known = self._table.get(stream)
-        if known is not None:
-            self._table.credit(known, size)
-        self._credit.grant(size)
+        self._table.credit(stream, size)
 
     def reset(self, stream: int, code: int) -> None:
         """Give up sending on a stream."""
@@ -421,7 +436,7 @@ class Engine(QuicConnection):
             "rtt_minimum": loss._rtt_min if loss._rtt_initialized else 0.0,
             "congestion_window": float(loss.congestion_window),
             "bytes_in_flight": float(loss.bytes_in_flight),
-            "retransmissions": float(self.lost_frames),
+            "retransmissions": float(self._table.lost_frames),
             "path_mtu": float(self._max_datagram_size),
         }
 
@@ -435,8 +450,9 @@ class Engine(QuicConnection):
     def _watch_mtu(self) -> None:
         """Go back to small datagrams when only large ones seem to get lost (RFC 8899 section 4.3), and see whether
         the large ones come through again."""
-        self._large_bursts = 0 if self.large_acked else self._large_bursts + self.large_lost
-        self.large_lost = self.large_acked = False
+        table = self._table
+        self._large_bursts = 0 if table.large_acked else self._large_bursts + table.large_lost
+        table.large_lost = table.large_acked = False
         size = self._max_datagram_size
         if size > SMALLEST_DATAGRAM and (
             self._large_bursts >= _LOST_BURSTS or self._loss._pto_count >= _UNANSWERED
@@ -504,6 +520,23 @@ class Engine(QuicConnection):
     def _streams_queue(self, active: list[QuicStream]) -> None:
         self._table.active = active
 
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        # Most frames are for a stream that is there, or that is the next one of the peer's.
+        table = self._table
+        stream: QuicStream | None = table.get(stream_id)
+        if stream is not None:
+            return stream
+        limit = self._local_max_streams_bidi
+        count = stream_id // 4
+        if stream_id & 2 or not self.is_peers(stream_id) or count != limit.used or count >= limit.value:
+            return super()._get_or_create_stream(frame_type, stream_id)
+        limit.used = count + 1
+        local, remote = self._local_max_stream_data_bidi_remote, self._remote_max_stream_data_bidi_local
+        opened = EngineStream(table, stream_id, local, remote)
+        table.add(opened)
+        table.opened.append(stream_id)
+        return opened
+
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         context = self.tls
@@ -568,176 +601,6 @@ class Engine(QuicConnection):
             if known.cid not in self._told_ids:
                 self._told_ids.add(known.cid)
                 self.observer.connection_id_issued(known.cid)
-
-
-class _Credit(Limit):
-    """The connection's receive credit, which grows by what is taken and not by itself."""
-
-    def __init__(self, original: Limit, window: int) -> None:
-        self._granted = self._announced = window
-        self._step = window // 4
-        super().__init__(original.frame_type, original.name, window)
-
-    @property
-    def value(self) -> int:
-        """The most that the peer may send in all."""
-        return self._announced
-
-    @value.setter
-    def value(self, value: int) -> None:
-        pass  # the engine would double it
-
-    def grant(self, size: int) -> None:
-        """So many bytes more, announced in large steps."""
-        self._granted += size
-        if self._granted - self._announced >= self._step:
-            self._announced = self._granted
-
-
-class _Sender(QuicStreamSender):
-    """The sending side of a stream, which says when it has something to do."""
-
-    def __init__(self, table: _Streams, stream: Any) -> None:
-        super().__init__(stream.stream_id, not stream.sender.is_finished)
-        self._table = table
-        self._stream = stream
-        self.opening = False
-
-    def write(self, data: bytes, end_stream: bool = False) -> None:
-        super().write(data, end_stream)
-        self._table.wake(self._stream)
-
-    def reset(self, error_code: int) -> None:
-        super().reset(error_code)
-        self._table.wake(self._stream)
-
-    def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
-        if self.opening and max_size >= 0:
-            self.opening = False
-            if not len(self._pending) and not self._pending_eof:
-                return QuicStreamFrame(data=b"", offset=0)
-        return super().get_frame(max_size, max_offset)
-
-    def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
-        super().on_data_delivery(delivery, start, stop, fin)
-        if stop - start > SMALLEST_DATAGRAM:
-            if delivery == _ACKED:
-                self._table.engine.large_acked = True
-            else:
-                self._table.engine.large_lost = True
-        if delivery == _ACKED:
-            if self.is_finished:
-                self._table.delivered(self._stream)
-            return
-        self._table.engine.lost_frames += 1
-        if not stop and not fin and not self.highest_offset:
-            self.opening = True
-            self.buffer_is_empty = False
-        self._table.wake(self._stream)
-
-    def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
-        super().on_reset_delivery(delivery)
-        if delivery == _ACKED:
-            self._table.delivered(self._stream)
-        self._table.wake(self._stream)
-
-
-class _Receiver(QuicStreamReceiver):
-    """The receiving side of a stream, which says when it has something to do."""
-
-    def __init__(self, table: _Streams, stream: Any) -> None:
-        super().__init__(stream.stream_id, not stream.receiver.is_finished)
-        self._table = table
-        self._stream = stream
-        self.taken = 0
-
-    def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
-        event = super().handle_frame(frame)
-        if self.is_finished:
-            self._table.wake(self._stream)
-        return event
-
-    def handle_reset(self, *, final_size: int, error_code: int = 0) -> events.StreamReset | None:
-        event = super().handle_reset(final_size=final_size, error_code=error_code)
-        self._table.wake(self._stream)
-        return event
-
-    def on_stop_sending_delivery(self, delivery: QuicDeliveryState) -> None:
-        super().on_stop_sending_delivery(delivery)
-        if self.is_finished:
-            self.stop_pending = False
-        if self.stop_pending:
-            self._table.wake(self._stream)
-
-
-class _Streams(dict[int, Any]):
-    """The open streams by number. The engine walks over all ``values`` to announce credit, and over a queue of all to
-    send, for each packet: here it finds only those that have something to announce, and those that are ``active``."""
-
-    __slots__ = ("_listed", "active", "due", "engine")
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self.engine = engine
-        self.active: list[Any] = []
-        self._listed: set[int] = set()
-        self.due: dict[int, Any] = {}
-
-    def __setitem__(self, number: int, stream: Any) -> None:
-        stream.sender = _Sender(self, stream)
-        stream.receiver = _Receiver(self, stream)
-        super().__setitem__(number, stream)
-        self._listed.add(number)  # the engine puts what it makes into its queue itself
-        if self.engine.is_peers(number):
-            self.engine.opened_by_peer.append(number)
-
-    def values(self) -> list[Any]:  # type: ignore[override]
-        return list(self.due.values())
-
-    def pop(self, number: int, *default: Any) -> Any:
-        stream = super().pop(number, *default)
-        self._listed.discard(number)
-        self.due.pop(number, None)
-        receiver = stream.receiver
-        # What nobody took of it counts as taken now.
-        self.engine._credit.grant(receiver.highest_offset - receiver.taken)
-        return stream
-
-    def wake(self, stream: Any) -> None:
-        """It may have something to send."""
-        number = stream.stream_id
-        if number not in self._listed and number in self:
-            self._listed.add(number)
-            self.active.append(stream)
-
-    def delivered(self, stream: Any) -> None:
-        """Its sending side has come to its end."""
-        self.engine._delivered.append(stream.stream_id)
-        self.wake(stream)
-
-    def credit(self, stream: Any, size: int) -> None:
-        """The application has taken so many bytes of it."""
-        receiver = stream.receiver
-        receiver.taken += size
-        limit = receiver.taken + STREAM_WINDOW
-        if limit - stream.max_stream_data_local >= STREAM_WINDOW // 4 and not receiver.is_finished:
-            stream.max_stream_data_local = limit
-            self.due[stream.stream_id] = stream
-
-    def prune(self) -> None:
-        """Forget those that have nothing to do."""
-        if self.active:
-            self.active = [stream for stream in self.active if self._has_work(stream)]
-            self._listed = {stream.stream_id for stream in self.active}
-
-    @staticmethod
-    def _has_work(stream: Any) -> bool:
-        sender = stream.sender
-        if stream.is_finished or stream.receiver.stop_pending or sender.reset_pending:
-            return True
-        if stream.is_blocked or sender.buffer_is_empty:
-            return False
-        return len(sender._pending) > 0 or sender._pending_eof or sender.opening
 
 
 __all__ = [

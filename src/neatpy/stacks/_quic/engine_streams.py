@@ -1,0 +1,252 @@
+"""The streams inside aioquic's engine, made cheap where there are many, and with credit by what was taken.
+
+The engine walks over all streams for each packet; here it finds only those that have something to do. Together with the
+adapter this is the only room that knows the engine's private names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioquic.quic import events
+from aioquic.quic.connection import Limit
+from aioquic.quic.packet import QuicStreamFrame
+from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
+
+STREAM_WINDOW = 1 << 19
+"""Bytes that the peer may send on one stream beyond what the application has taken."""
+
+SMALLEST_DATAGRAM = 1200
+"""Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
+
+_ACKED = QuicDeliveryState.ACKED
+
+
+class Credit(Limit):
+    """The connection's receive credit, which grows by what is taken and not by itself."""
+
+    def __init__(self, original: Limit, window: int) -> None:
+        self._granted = self._announced = window
+        self._step = window // 4
+        super().__init__(original.frame_type, original.name, window)
+
+    @property
+    def value(self) -> int:
+        """The most that the peer may send in all."""
+        return self._announced
+
+    @value.setter
+    def value(self, value: int) -> None:
+        pass  # the engine would double it
+
+    def grant(self, size: int) -> None:
+        """So many bytes more, announced in large steps."""
+        self._granted += size
+        if self._granted - self._announced >= self._step:
+            self._announced = self._granted
+
+
+class EngineStream(QuicStream):
+    """One stream, which says when one of its sides has something to do. ``queued``: the table knows that it may have,
+    or that it is over."""
+
+    def __init__(
+        self,
+        table: StreamTable,
+        number: int,
+        local_credit: int,
+        remote_credit: int,
+        *,
+        readable: bool = True,
+        writable: bool = True,
+    ) -> None:
+        self.number = self.stream_id = number
+        self.is_blocked = False
+        self.max_stream_data_local = self.max_stream_data_local_sent = local_credit
+        self.max_stream_data_remote = remote_credit
+        self.receiver = _Receiver(table, self, readable)
+        self.sender = _Sender(table, self, writable)
+        self.queued = True
+
+
+class _Sender(QuicStreamSender):
+    """The sending side of a stream."""
+
+    def __init__(self, table: StreamTable, stream: Any, writable: bool) -> None:
+        super().__init__(stream.stream_id, writable)
+        self._table = table
+        self._stream = stream
+        self.opening = False
+
+    def write(self, data: bytes, end_stream: bool = False) -> None:
+        super().write(data, end_stream)
+        if not self._stream.queued:
+            self._table.wake(self._stream)
+
+    def reset(self, error_code: int) -> None:
+        super().reset(error_code)
+        self._table.wake(self._stream)
+
+    def open(self) -> None:
+        """Let the peer see the stream, by an empty frame, if nothing was sent on it yet."""
+        if not self.highest_offset and self.buffer_is_empty:
+            self.opening = True
+            self.buffer_is_empty = False
+            self._table.wake(self._stream)
+
+    def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
+        if self.opening and max_size >= 0:
+            self.opening = False
+            if not len(self._pending) and not self._pending_eof:
+                return QuicStreamFrame(data=b"", offset=0)
+        frame = super().get_frame(max_size, max_offset)
+        if (
+            frame is not None
+            and not self._pending_eof
+            and frame.offset + len(frame.data) == self._buffer_stop
+        ):
+            self.buffer_is_empty = True  # the engine would find out by asking once more
+        return frame
+
+    def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
+        super().on_data_delivery(delivery, start, stop, fin)
+        table = self._table
+        if stop - start > SMALLEST_DATAGRAM:
+            if delivery == _ACKED:
+                table.large_acked = True
+            else:
+                table.large_lost = True
+        if delivery == _ACKED:
+            if self.is_finished:
+                table.has_delivered(self._stream)
+            return
+        table.lost_frames += 1
+        if not stop and not fin and not self.highest_offset:
+            self.opening = True
+            self.buffer_is_empty = False
+        table.wake(self._stream)
+
+    def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
+        super().on_reset_delivery(delivery)
+        if delivery == _ACKED:
+            self._table.has_delivered(self._stream)
+        self._table.wake(self._stream)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to send, and it is not for the peer to allow it first."""
+        return self.reset_pending or not (self.buffer_is_empty or self._stream.is_blocked)
+
+
+class _Receiver(QuicStreamReceiver):
+    """The receiving side of a stream."""
+
+    def __init__(self, table: StreamTable, stream: Any, readable: bool) -> None:
+        super().__init__(stream.stream_id, readable)
+        self._table = table
+        self._stream = stream
+        self.taken = 0
+
+    def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
+        event = super().handle_frame(frame)
+        if self.is_finished:
+            self._table.wake(self._stream)
+        return event
+
+    def handle_reset(self, *, final_size: int, error_code: int = 0) -> events.StreamReset | None:
+        event = super().handle_reset(final_size=final_size, error_code=error_code)
+        self._table.wake(self._stream)
+        return event
+
+    def on_stop_sending_delivery(self, delivery: QuicDeliveryState) -> None:
+        super().on_stop_sending_delivery(delivery)
+        if self.is_finished:
+            self.stop_pending = False
+        if self.stop_pending:
+            self._table.wake(self._stream)
+
+
+class StreamTable(dict[int, Any]):
+    """The open streams of one connection by number, and what has become of them since the adapter looked last."""
+
+    __slots__ = (
+        "active", "connection", "delivered", "due", "large_acked", "large_lost", "lost_frames", "opened",
+    )  # fmt: skip
+
+    connection: Credit
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active: list[Any] = []
+        """Those that may have something to send; the engine's queue."""
+        self.due: dict[int, Any] = {}
+        """Those that have credit to announce."""
+        self.opened: list[int] = []
+        """By the peer."""
+        self.delivered: list[int] = []
+        """Those of which the peer has acknowledged all that we said."""
+        self.lost_frames = 0
+        self.large_acked = self.large_lost = False
+
+    def add(self, stream: EngineStream) -> None:
+        """A stream is open."""
+        self[stream.number] = stream
+        self.active.append(stream)
+
+    def adopt(self, stream: Any) -> None:
+        """Make one that the engine has opened itself, in its queue already, like ours."""
+        stream.sender = _Sender(self, stream, not stream.sender.is_finished)
+        stream.receiver = _Receiver(self, stream, not stream.receiver.is_finished)
+        stream.queued = True
+
+    def __setitem__(self, number: int, stream: Any) -> None:
+        if type(stream) is not EngineStream:
+            self.adopt(stream)
+            self.opened.append(number)
+        super().__setitem__(number, stream)
+
+    def values(self) -> list[Any]:  # type: ignore[override]
+        return list(self.due.values())
+
+    def pop(self, number: int, *default: Any) -> Any:
+        stream = super().pop(number, *default)
+        stream.queued = True  # for good
+        self.due.pop(number, None)
+        receiver = stream.receiver
+        # What nobody took of it counts as taken now.
+        self.connection.grant(receiver.highest_offset - receiver.taken)
+        return stream
+
+    def wake(self, stream: Any) -> None:
+        """It may have something to send."""
+        if not stream.queued:
+            stream.queued = True
+            self.active.append(stream)
+
+    def has_delivered(self, stream: Any) -> None:
+        """Its sending side has come to its end."""
+        self.delivered.append(stream.stream_id)
+        self.wake(stream)
+
+    def credit(self, number: int, size: int) -> None:
+        """The application has taken so many bytes of a stream."""
+        stream = self.get(number)
+        if stream is not None:
+            receiver = stream.receiver
+            receiver.taken += size
+            limit = receiver.taken + STREAM_WINDOW
+            if limit - stream.max_stream_data_local >= STREAM_WINDOW // 4 and not receiver.is_finished:
+                stream.max_stream_data_local = limit
+                self.due[number] = stream
+        self.connection.grant(size)
+
+    def prune(self) -> None:
+        """Forget those that have nothing to do."""
+        active, self.active = self.active, []
+        for stream in active:
+            sender, receiver = stream.sender, stream.receiver
+            if sender.has_work or receiver.stop_pending or (sender.is_finished and receiver.is_finished):
+                self.active.append(stream)
+            else:
+                stream.queued = False
