@@ -16,6 +16,7 @@ import asyncio
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -38,13 +39,16 @@ from neatpy.receiving import ITERATING
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.establishment.attempt import Attempt
-    from neatpy.establishment.request import Established, EstablishmentRequest
+    from neatpy.establishment.request import Established
     from neatpy.framer import Framer
     from neatpy.group import ConnectionGroup
     from neatpy.intent import Intent
     from neatpy.message import Message, MessageContext
     from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Candidate, Data, Flow
+
+    Begin = Callable[[], Established | Coroutine[Any, Any, Established | None] | None]
+    """Gives what was established, None if the Connection is told otherwise, or what a task has to run for it."""
 
 _OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
 
@@ -63,6 +67,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_begin",
         "_candidate",
         "_closed_future",
         "_context",
@@ -73,7 +78,6 @@ class Connection:
         "_loop",
         "_path",
         "_ready",
-        "_request",
         "_state",
         "_task",
         "_thread",
@@ -114,7 +118,7 @@ class Connection:
         self._path = DataPath(self, loop, intent)
         self._ready: list[asyncio.Future[None]] | None = None
         self._closed_future: asyncio.Future[None] | None = None
-        self._request: EstablishmentRequest | None = None
+        self._begin: Begin | None = None
         self._task: asyncio.Task[None] | asyncio.Handle | None = None
         self._candidate: Candidate | None = None
         self._group: ConnectionGroup | None = None
@@ -135,7 +139,7 @@ class Connection:
     def __await__(self) -> Generator[Any, None, Connection]:
         """Wait for Ready. Raises EstablishmentError (CloneError for a clone) if it never comes."""
         self._check_loop()
-        if self._request is not None:
+        if self._begin is not None:
             self._establish()
         if self._state is ConnectionState.ESTABLISHING or (
             self._task is not None and self._path.flow is None
@@ -254,26 +258,20 @@ class Connection:
         Framers are as here, or ``framer`` alone; Connection Properties are as here except those given. Allowed while
         establishing. A failure is a ``CloneError`` when the clone is awaited, and ``on_clone_error`` here.
         """
-        from neatpy.group import ConnectionGroup, establish_clone
+        from neatpy.group import ConnectionGroup, begin_clone
 
         self._check_loop()
-        properties = self._intent.properties.snapshot()
-        for name, value in connection_properties.items():
-            self._check_namespace(_check_settable(name))
-            properties.set(name, value)
-        framers = self._intent.framers
-        if framer is not None:
-            from neatpy.framer import checked_framer
-
-            framers = (checked_framer(framer),)
-        clone = Connection(self._intent.like(properties, framers), self._loop)
+        intent = self._intent
+        if connection_properties or framer is not None:
+            intent = self._changed_intent(connection_properties, framer)
+        clone = Connection(intent, self._loop)
         if self._group is None:
             self._group = ConnectionGroup(self)
         self._group.add_clone(self, clone)
         clone._group = self._group
         if hook.active:
             hook.emit(hook.events.Cloned(self, clone=clone))
-        clone._task = self._loop.create_task(establish_clone(self, clone))
+        clone._establish_soon(partial(begin_clone, self, clone))
         return clone
 
     # Ending
@@ -464,43 +462,45 @@ class Connection:
         """Send the Message of InitiateWithSend."""
         return self._path.send_first(data, context)
 
-    def _establish_soon(self, request: EstablishmentRequest) -> None:
+    def _establish_soon(self, begin: Begin) -> None:
         """Establish from the next turn of the loop on, or from the moment when somebody waits for Ready."""
-        self._request = request
+        self._begin = begin
         self._task = self._loop.call_soon(self._establish, context=self._context)
 
     def _establish(self) -> None:
-        from neatpy.establishment.establish import begin
-
-        request, self._request = self._request, None
-        if request is None or self._state is ConnectionState.CLOSED:
+        begin, self._begin = self._begin, None
+        if begin is None or self._state is ConnectionState.CLOSED:
             return
         if self._task is not None:
             self._task.cancel()
         try:
-            outcome = begin(request)
-        except EstablishmentError as error:
+            outcome = begin()
+        except (EstablishmentError, CloneError) as error:
             self._establishment_failed(error)
             return
         if isinstance(outcome, CoroutineType):
             self._task = self._loop.create_task(self._finish_establishing(outcome), context=self._context)
         else:
-            self._won(cast("Established", outcome))
+            self._won(cast("Established | None", outcome))
 
-    async def _finish_establishing(self, establishing: Coroutine[Any, Any, Established]) -> None:
+    async def _finish_establishing(self, establishing: Coroutine[Any, Any, Established | None]) -> None:
         try:
-            established = await establishing
-        except EstablishmentError as error:
+            outcome = await establishing
+        except (EstablishmentError, CloneError) as error:
             self._establishment_failed(error)
         else:
-            self._won(established)
+            self._won(outcome)
 
-    def _won(self, established: Established) -> None:
-        self._candidate = established.candidate
-        self._established(established.flow, established.attempt)
+    def _won(self, established: Established | None) -> None:
+        if established is not None:  # a clone establishes itself
+            self._candidate = established.candidate
+            self._established(established.flow, established.attempt)
 
     def _established(self, flow: Flow, attempt: Attempt | None) -> None:
         """Ready: a Flow is there."""
+        if self._state is ConnectionState.CLOSED:
+            flow.abort()
+            return
         self._task = None
         if self._group is not None:
             self._group.clone_is_ready(self)
@@ -532,8 +532,13 @@ class Connection:
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        task, self._task, self._request = self._task, None, None
-        if task is not None and task is not asyncio.current_task():
+        task, self._task, self._begin = self._task, None, None
+        if isinstance(task, asyncio.Task):
+            if task is not asyncio.current_task():
+                self._loop.call_soon(
+                    task.cancel
+                )  # not before it has begun: what it is to await would never be
+        elif task is not None:
             task.cancel()
         if self._group is not None:
             error = self._group.failure_of(self, error)
@@ -632,6 +637,19 @@ class Connection:
         if self._closed_future is not None:
             _settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
 
+    def _changed_intent(self, changes: Mapping[str, Any], framer: Framer | None) -> Intent:
+        """What we were asked to do, with other Connection Properties, or with this framer alone."""
+        properties = self._intent.properties.snapshot()
+        for name, value in changes.items():
+            self._check_namespace(_check_settable(name))
+            properties.set(name, value)
+        framers = self._intent.framers
+        if framer is not None:
+            from neatpy.framer import checked_framer
+
+            framers = (checked_framer(framer),)
+        return self._intent.like(properties, framers)
+
     def _set_own_property(self, name: str, value: object) -> str:
         canonical = _check_settable(name)
         self._check_namespace(canonical)
@@ -678,6 +696,17 @@ class Connection:
             cast("Flow", flow).change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
 
     # data_path.Owner
+
+    def hurry(self) -> None:
+        """Something is to be sent: a clone need not wait for the next turn to get its stream."""
+        if self._begin is None or self._group is None or not self._group.is_establishing(self):
+            return
+        self._establish()
+        # What happens inside an action is heard of later, by who sets a handler after it too.
+        if self._state is ConnectionState.CLOSED and self.on_establishment_error is None:
+            self._loop.call_soon(self._call_handler, "on_establishment_error", (self, self._why))
+        elif self._state is ConnectionState.ESTABLISHED and self.on_ready is None:
+            self._loop.call_soon(self._call_handler, "on_ready", (self,), context=self._context)
 
     def end_of_iteration(self, error: BaseException) -> BaseException:
         """What ends iteration where a receive fails with this error."""

@@ -19,7 +19,6 @@ from neatpy.message import MessageContext
 from neatpy.stacks.contract import Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Data
 
 # ruff: noqa: D102 - the contract documents the methods of a Flow
@@ -573,20 +572,6 @@ class FramedFlow(LayeredFlow):
         return MessageContext()
 
     # Streams beside this one
-
-    async def open_sibling(
-        self,
-        properties: TransportProperties,
-        framers: Sequence[Framer] | None = None,
-        connection: object | None = None,
-    ) -> Flow:
-        """As in the contract; the stream gets these framers, by default those of this Flow, with fresh handles.
-        ``connection`` is what they get to see; by default this Flow's."""
-        lower = await self._lower.open_sibling(properties)
-        chosen = self._framers if framers is None else framers
-        if not chosen:
-            return lower
-        return await frame(lower, chosen, self._connection if connection is None else connection, _UNBOUND)
 
     def frame_sibling(self, lower: Flow) -> None:
         """The peer opened a stream: the observer hears of it when its framers are ready."""

@@ -4,8 +4,8 @@ observer of the Flow below, and the account of sends that become several pieces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from neatpy.stacks.contract import Address, Flow, FlowObserver
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neatpy.framer import MessageFramer
     from neatpy.framing import FramedFlow
     from neatpy.message import MessageContext
+    from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Data, Stack
 
 _JOIN_LIMIT = 64 * 1024
@@ -56,6 +57,10 @@ class LayeredFlow(Flow):
 
     def change_paths(self, action: str, endpoint: LocalEndpoint | RemoteEndpoint) -> None:
         self._lower.change_paths(action, endpoint)
+
+    def open_sibling(self, properties: TransportProperties) -> Flow | Coroutine[Any, Any, Flow]:
+        """A stream without the layer: who opened it puts on it what it needs."""
+        return self._lower.open_sibling(properties)
 
     def statistics(self) -> dict[str, float]:
         return self._lower.statistics()

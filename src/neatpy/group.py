@@ -7,7 +7,9 @@ otherwise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 from neatpy.errors import CloneError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.hook import hook
@@ -34,6 +36,10 @@ class ConnectionGroup:
         """A clone begins to establish."""
         self.members.add(clone)
         self._parents[clone] = parent
+
+    def is_establishing(self, member: Connection) -> bool:
+        """Whether a member is a clone that is not ready yet."""
+        return member in self._parents
 
     def clone_is_ready(self, clone: Connection) -> None:
         """A clone is a Connection like the others from now on."""
@@ -95,15 +101,27 @@ class ConnectionGroup:
                 member._fire("on_clone_error", member, _as_clone_error(error))
 
 
-async def establish_clone(parent: Connection, clone: Connection) -> None:
-    """Give a clone its Flow: a stream beside the parent's, or a new Flow to the same peer."""
+def begin_clone(parent: Connection, clone: Connection) -> Coroutine[Any, Any, None] | None:
+    """Give a clone its Flow: a stream beside the parent's, or a new Flow to the same peer. None if the clone is
+    established now, else what a task has to run for it, which raises CloneError."""
+    flow, intent = parent._path.flow, clone._intent
+    if flow is None or parent._is_over or intent.framers:
+        return _establish(parent, clone)
     try:
-        await parent
-        flow = parent._path.flow
-        if flow is None or parent._is_over:
-            raise CloneError("the connection to clone is closed", Reason.CONNECTION_CLOSED)
+        opened = flow.open_sibling(intent.properties)
+    except CloneError:
+        return _establish(parent, clone)  # which hears it once more
+    if isinstance(opened, CoroutineType):
+        opened.close()  # the task asks again, unless it is cancelled before it begins
+        return _establish(parent, clone)
+    clone._established(cast("Flow", opened), None)
+    return None
+
+
+async def _establish(parent: Connection, clone: Connection) -> None:
+    try:
         try:
-            sibling = await _open_stream(flow, clone)
+            stream = await _open_stream(parent, clone)
         except CloneError as error:
             if error.reason is not Reason.NOT_CLONEABLE or parent._candidate is None:
                 raise
@@ -111,20 +129,26 @@ async def establish_clone(parent: Connection, clone: Connection) -> None:
             if clone._group is not None:
                 clone._group.share(parent, clone)
         else:
-            clone._established(sibling, None)
+            clone._established(stream, None)
+    except CloneError:
+        raise
     except (TransportServicesError, OSError) as error:
-        clone._establishment_failed(_as_clone_error(error))
+        raise _as_clone_error(error) from error
 
 
-async def _open_stream(flow: Flow, clone: Connection) -> Flow:
-    """A stream beside this one, with the framers of the clone, which get to see the clone."""
-    from neatpy.framing import FramedFlow, frame
+async def _open_stream(parent: Connection, clone: Connection) -> Flow:
+    """A stream beside the parent's, once there is one, with the framers of the clone, which get to see the clone."""
+    await parent
+    flow, intent = parent._path.flow, clone._intent
+    if flow is None or parent._is_over:
+        raise CloneError("the connection to clone is closed", Reason.CONNECTION_CLOSED)
+    opened = flow.open_sibling(intent.properties)
+    sibling = await opened if isinstance(opened, CoroutineType) else cast("Flow", opened)
+    if not intent.framers:
+        return sibling
+    from neatpy.framing import frame
 
-    properties, framers = clone._intent.properties, clone._intent.framers
-    if isinstance(flow, FramedFlow):
-        return await flow.open_sibling(properties, framers, clone)
-    sibling = await flow.open_sibling(properties)
-    return await frame(sibling, framers, clone) if framers else sibling
+    return await frame(sibling, intent.framers, clone)
 
 
 def join(parent: Connection, flow: Flow) -> Connection:
@@ -142,8 +166,6 @@ def join(parent: Connection, flow: Flow) -> Connection:
 
 
 def _as_clone_error(error: Exception) -> CloneError:
-    if isinstance(error, CloneError):
-        return error
     reason = error.reason if isinstance(error, TransportServicesError) else Reason.ESTABLISHMENT_FAILED
     text = str(error) if not isinstance(error, EstablishmentError) else f"connecting anew failed: {error}"
     failure = CloneError(text, reason)

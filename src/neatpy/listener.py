@@ -377,8 +377,9 @@ class Listener:
         """The peer of an accepted Connection opened a stream; refused after stop, as a new Connection would be."""
         from neatpy.group import join
 
-        group = parent.grouped_connections
-        if self._stopped is not None or len(group) > parent._intent.properties.group_conn_limit:
+        group = parent._group
+        members = 1 if group is None else len(group.members)
+        if self._stopped is not None or members > parent._intent.properties.group_conn_limit:
             flow.abort()
         else:
             self._received(join(parent, flow))

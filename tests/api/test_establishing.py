@@ -343,6 +343,20 @@ async def test_an_abort_while_establishing_is_an_establishment_error_for_whoever
         assert events == ["establishment error"]
 
 
+@pytest.mark.parametrize("later", range(4))
+async def test_an_abort_some_turns_after_initiating_leaves_nothing_that_was_never_awaited(later: int) -> None:
+    with PlainServer() as server:
+        connection = Preconnection(
+            remote=RemoteEndpoint("localhost", server.port), security=SecurityParameters.disabled()
+        ).initiate()
+        await turns(later)
+        connection.abort()
+        with pytest.raises(EstablishmentError) as caught:
+            await connection
+        assert caught.value.reason is Reason.LOCAL_ABORT
+        await turns()
+
+
 async def test_a_close_before_ready_still_delivers_what_was_sent() -> None:
     with PlainServer() as server:
         connection = going_to(server.port).initiate()

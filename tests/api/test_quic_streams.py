@@ -439,3 +439,17 @@ async def test_after_the_last_connection_the_port_is_free_again() -> None:
                 return True
 
         await until(is_free)
+
+
+async def test_a_clone_that_sends_at_once_is_told_ready_once_whenever_the_handler_is_set() -> None:
+    async with pair() as (client, _):
+        told: list[str] = []
+        early, late = client.clone(), client.clone()
+        early.on_ready = lambda clone: told.append("early")
+        sent = [early.send(b"1"), late.send(b"2")]
+        assert told == []
+        late.on_ready = lambda clone: told.append("late")
+        await asyncio.gather(*sent)
+        await until(lambda: len(told) == 2)
+        await asyncio.gather(early, late)
+        assert sorted(told) == ["early", "late"]

@@ -105,7 +105,7 @@ class ToyFlow(Flow):
     def backlog(self) -> int:
         return 3
 
-    async def open_sibling(self, properties: Any) -> Flow:
+    def open_sibling(self, properties: Any) -> Flow:
         if not self.siblings:
             raise CloneError("no streams", Reason.NOT_CLONEABLE)
         return self.siblings.pop()

@@ -275,9 +275,10 @@ class Flow(ABC):
         """All was said, and only what the peer has missed is still answered: from now on nobody has to end the Flow,
         and a loop that ends forgets it. Idempotent."""
 
-    async def open_sibling(self, properties: TransportProperties) -> Flow:
+    def open_sibling(self, properties: TransportProperties) -> Flow | Coroutine[Any, Any, Flow]:
         """Open another stream to the same peer beside this one; its observer must be set before returning to the
-        loop. Raises CloneError(NOT_CLONEABLE) where the stack has no streams: then the group connects anew."""
+        loop. Gives the stream, or a coroutine for it where the peer must be asked. Raises CloneError(NOT_CLONEABLE)
+        where the stack has no streams: then the group connects anew."""
         raise CloneError(f"{self.stack.name} has no streams", Reason.NOT_CLONEABLE)
 
     def apply(self, name: str, value: object) -> None:

@@ -344,7 +344,7 @@ class QuicFlow(CarriedFlow):
 
     # Streams and properties
 
-    async def open_sibling(self, properties: TransportProperties) -> Flow:
+    def open_sibling(self, properties: TransportProperties) -> Flow:
         return self._transport.open(properties)
 
     def read(self, name: str) -> object:

@@ -18,7 +18,7 @@ from neatpy.message import MessageContext
 from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from neatpy.errors import TransportServicesError
     from neatpy.properties import TransportProperties
@@ -414,8 +414,8 @@ class SctpFlow(Flow):
 
     # Streams and properties
 
-    async def open_sibling(self, properties: TransportProperties) -> Flow:
-        return await self._streams.open(properties)
+    def open_sibling(self, properties: TransportProperties) -> Flow | Coroutine[Any, Any, Flow]:
+        return self._streams.open(properties)
 
     def apply(self, name: str, value: object) -> None:
         changed = self._properties.snapshot()

@@ -21,7 +21,7 @@ from neatpy.stacks._sctp.observer import AssociationObserver
 from neatpy.stacks.contract import Flow, FlowObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from neatpy.properties import TransportProperties
     from neatpy.stacks._sctp.association import Association
@@ -246,20 +246,27 @@ class Streams(AssociationObserver):
             if not self._stalled and not self._over:
                 self.association.resume()
 
-    async def open(self, properties: TransportProperties) -> Flow:
-        """A new stream. Raises CloneError."""
+    def open(self, properties: TransportProperties) -> Flow | Coroutine[Any, Any, Flow]:
+        """A new stream, or how to get one if the peer must be asked for more. Raises CloneError."""
         if not self._interleaving:
             raise CloneError("the peer's SCTP cannot interleave messages", Reason.NOT_CLONEABLE)
-        while True:
-            if self._over:
-                raise CloneError("the association has ended", Reason.CONNECTION_CLOSED)
-            stream = self._free_number()
-            if stream < self._streams_out:
-                break
-            await self._add_streams(stream)
+        flow = self._open_now(properties)
+        return self._open_later(properties) if flow is None else flow
+
+    def _open_now(self, properties: TransportProperties) -> Flow | None:
+        if self._over:
+            raise CloneError("the association has ended", Reason.CONNECTION_CLOSED)
+        stream = self._free_number()
+        if stream >= self._streams_out:
+            return None
         flow = SctpFlow(self, stream, unbound(), properties)
         self._flows[stream] = flow
         self._apply_all(flow)
+        return flow
+
+    async def _open_later(self, properties: TransportProperties) -> Flow:
+        while (flow := self._open_now(properties)) is None:
+            await self._add_streams(self._free_number())
         return flow
 
     def _free_number(self) -> int:
