@@ -16,7 +16,6 @@ import asyncio
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from functools import partial
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -39,7 +38,7 @@ from neatpy.receiving import ITERATING
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.establishment.attempt import Attempt
-    from neatpy.establishment.request import Established
+    from neatpy.establishment.request import Established, EstablishmentRequest
     from neatpy.framer import Framer
     from neatpy.group import ConnectionGroup
     from neatpy.intent import Intent
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Candidate, Data, Flow
 
-    Begin = Callable[[], Established | Coroutine[Any, Any, Established | None] | None]
-    """Gives what was established, None if the Connection is told otherwise, or what a task has to run for it."""
 
 _OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
 
@@ -67,7 +64,6 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "_begin",
         "_candidate",
         "_closed_future",
         "_context",
@@ -78,6 +74,7 @@ class Connection:
         "_loop",
         "_path",
         "_ready",
+        "_request",
         "_state",
         "_task",
         "_thread",
@@ -118,7 +115,7 @@ class Connection:
         self._path = DataPath(self, loop, intent)
         self._ready: list[asyncio.Future[None]] | None = None
         self._closed_future: asyncio.Future[None] | None = None
-        self._begin: Begin | None = None
+        self._request: EstablishmentRequest | None = None
         self._task: asyncio.Task[None] | asyncio.Handle | None = None
         self._candidate: Candidate | None = None
         self._group: ConnectionGroup | None = None
@@ -139,7 +136,7 @@ class Connection:
     def __await__(self) -> Generator[Any, None, Connection]:
         """Wait for Ready. Raises EstablishmentError (CloneError for a clone) if it never comes."""
         self._check_loop()
-        if self._begin is not None:
+        if self._request is not None:
             self._establish()
         if self._state is ConnectionState.ESTABLISHING or (
             self._task is not None and self._path.flow is None
@@ -271,7 +268,7 @@ class Connection:
         clone._group = self._group
         if hook.active:
             hook.emit(hook.events.Cloned(self, clone=clone))
-        clone._establish_soon(partial(begin_clone, self, clone))
+        begin_clone(self, clone)
         return clone
 
     # Ending
@@ -462,39 +459,40 @@ class Connection:
         """Send the Message of InitiateWithSend."""
         return self._path.send_first(data, context)
 
-    def _establish_soon(self, begin: Begin) -> None:
+    def _establish_soon(self, request: EstablishmentRequest) -> None:
         """Establish from the next turn of the loop on, or from the moment when somebody waits for Ready."""
-        self._begin = begin
+        self._request = request
         self._task = self._loop.call_soon(self._establish, context=self._context)
 
     def _establish(self) -> None:
-        begin, self._begin = self._begin, None
-        if begin is None or self._state is ConnectionState.CLOSED:
+        from neatpy.establishment.establish import begin
+
+        request, self._request = self._request, None
+        if request is None or self._state is ConnectionState.CLOSED:
             return
         if self._task is not None:
             self._task.cancel()
         try:
-            outcome = begin()
-        except (EstablishmentError, CloneError) as error:
+            outcome = begin(request)
+        except EstablishmentError as error:
             self._establishment_failed(error)
             return
         if isinstance(outcome, CoroutineType):
             self._task = self._loop.create_task(self._finish_establishing(outcome), context=self._context)
         else:
-            self._won(cast("Established | None", outcome))
+            self._won(cast("Established", outcome))
 
-    async def _finish_establishing(self, establishing: Coroutine[Any, Any, Established | None]) -> None:
+    async def _finish_establishing(self, establishing: Coroutine[Any, Any, Established]) -> None:
         try:
-            outcome = await establishing
-        except (EstablishmentError, CloneError) as error:
+            established = await establishing
+        except EstablishmentError as error:
             self._establishment_failed(error)
         else:
-            self._won(outcome)
+            self._won(established)
 
-    def _won(self, established: Established | None) -> None:
-        if established is not None:  # a clone establishes itself
-            self._candidate = established.candidate
-            self._established(established.flow, established.attempt)
+    def _won(self, established: Established) -> None:
+        self._candidate = established.candidate
+        self._established(established.flow, established.attempt)
 
     def _established(self, flow: Flow, attempt: Attempt | None) -> None:
         """Ready: a Flow is there."""
@@ -532,7 +530,7 @@ class Connection:
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        task, self._task, self._begin = self._task, None, None
+        task, self._task, self._request = self._task, None, None
         if isinstance(task, asyncio.Task):
             if task is not asyncio.current_task():
                 self._loop.call_soon(
@@ -696,17 +694,6 @@ class Connection:
             cast("Flow", flow).change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
 
     # data_path.Owner
-
-    def hurry(self) -> None:
-        """Something is to be sent: a clone need not wait for the next turn to get its stream."""
-        if self._begin is None or self._group is None or not self._group.is_establishing(self):
-            return
-        self._establish()
-        # What happens inside an action is heard of later, by who sets a handler after it too.
-        if self._state is ConnectionState.CLOSED and self.on_establishment_error is None:
-            self._loop.call_soon(self._call_handler, "on_establishment_error", (self, self._why))
-        elif self._state is ConnectionState.ESTABLISHED and self.on_ready is None:
-            self._loop.call_soon(self._call_handler, "on_ready", (self,), context=self._context)
 
     def end_of_iteration(self, error: BaseException) -> BaseException:
         """What ends iteration where a receive fails with this error."""

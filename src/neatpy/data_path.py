@@ -47,9 +47,6 @@ _CORK_LIMIT = 256 * 1024
 class Owner(Protocol):
     """What a data path tells its Connection."""
 
-    def hurry(self) -> None:
-        """Something is to be sent, and there is no Flow yet."""
-
     def flow_sibling(self, flow: Flow) -> None:
         """The peer opened a stream beside ours."""
 
@@ -298,8 +295,6 @@ class DataPath(ReceiveQueue, FlowObserver):
     ) -> asyncio.Future[MessageContext]:
         """Send a Message or part of one; see ``Connection.send``."""
         size = _size_of(data)
-        if self.flow is None:
-            self._owner.hurry()
         given = MessageContext(**message_properties) if context is None else context
         future = SendFuture(loop=self._loop)
         future.context, future.size, future.end_of_message = given, size, end_of_message

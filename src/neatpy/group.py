@@ -7,9 +7,8 @@ otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from neatpy.errors import CloneError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.hook import hook
@@ -36,10 +35,6 @@ class ConnectionGroup:
         """A clone begins to establish."""
         self.members.add(clone)
         self._parents[clone] = parent
-
-    def is_establishing(self, member: Connection) -> bool:
-        """Whether a member is a clone that is not ready yet."""
-        return member in self._parents
 
     def clone_is_ready(self, clone: Connection) -> None:
         """A clone is a Connection like the others from now on."""
@@ -101,21 +96,29 @@ class ConnectionGroup:
                 member._fire("on_clone_error", member, _as_clone_error(error))
 
 
-def begin_clone(parent: Connection, clone: Connection) -> Coroutine[Any, Any, None] | None:
-    """Give a clone its Flow: a stream beside the parent's, or a new Flow to the same peer. None if the clone is
-    established now, else what a task has to run for it, which raises CloneError."""
+def begin_clone(parent: Connection, clone: Connection) -> None:
+    """Give a clone its Flow: a stream beside the parent's, at once where that takes no time, or a new Flow to the same
+    peer. What it comes to is heard of by handlers that are set after this."""
+    stream = _stream_at_once(parent, clone)
+    if stream is None:
+        clone._task = clone._loop.create_task(_establish(parent, clone))
+    else:
+        clone._established(stream, None)
+        clone._loop.call_soon(clone._call_handler, "on_ready", (clone,), context=clone._context)
+
+
+def _stream_at_once(parent: Connection, clone: Connection) -> Flow | None:
     flow, intent = parent._path.flow, clone._intent
     if flow is None or parent._is_over or intent.framers:
-        return _establish(parent, clone)
+        return None
     try:
         opened = flow.open_sibling(intent.properties)
     except CloneError:
-        return _establish(parent, clone)  # which hears it once more
+        return None  # asking once more gives the reason to who can pass it on
     if isinstance(opened, CoroutineType):
-        opened.close()  # the task asks again, unless it is cancelled before it begins
-        return _establish(parent, clone)
-    clone._established(cast("Flow", opened), None)
-    return None
+        opened.close()
+        return None
+    return cast("Flow", opened)
 
 
 async def _establish(parent: Connection, clone: Connection) -> None:
@@ -130,10 +133,8 @@ async def _establish(parent: Connection, clone: Connection) -> None:
                 clone._group.share(parent, clone)
         else:
             clone._established(stream, None)
-    except CloneError:
-        raise
     except (TransportServicesError, OSError) as error:
-        raise _as_clone_error(error) from error
+        clone._establishment_failed(_as_clone_error(error))
 
 
 async def _open_stream(parent: Connection, clone: Connection) -> Flow:
@@ -166,6 +167,8 @@ def join(parent: Connection, flow: Flow) -> Connection:
 
 
 def _as_clone_error(error: Exception) -> CloneError:
+    if isinstance(error, CloneError):
+        return error
     reason = error.reason if isinstance(error, TransportServicesError) else Reason.ESTABLISHMENT_FAILED
     text = str(error) if not isinstance(error, EstablishmentError) else f"connecting anew failed: {error}"
     failure = CloneError(text, reason)

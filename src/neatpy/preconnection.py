@@ -6,8 +6,7 @@ Reusable: each action takes a snapshot, so that a later change never touches wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +19,7 @@ from neatpy.properties import TransportProperties
 from neatpy.security import SecurityParameters
 
 if TYPE_CHECKING:
-    from neatpy.establishment.request import Established, EstablishmentRequest
+    from neatpy.establishment.request import EstablishmentRequest
     from neatpy.establishment.selection import Selection
     from neatpy.framer import Framer
     from neatpy.listener import Listener
@@ -203,8 +202,7 @@ class Preconnection:
             from neatpy.early import early_data
 
             early = early_data(intent, *first)
-        request = self._request_for(connection, intent, loop, timeout, action, early)
-        connection._establish_soon(partial(_begin, request))
+        connection._establish_soon(self._request_for(connection, intent, loop, timeout, action, early))
         if first is not None:
             connection.initial_send = connection._send_first(*first)
         return connection
@@ -234,12 +232,6 @@ class Preconnection:
         if plan is not None:
             plan.request = request
         return request
-
-
-def _begin(request: EstablishmentRequest) -> Established | Coroutine[Any, Any, Established]:
-    from neatpy.establishment.establish import begin
-
-    return begin(request)
 
 
 def _tracer(connection: Connection) -> Any:
