@@ -141,7 +141,10 @@ class DataPath(ReceiveQueue, FlowObserver):
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow
-        self._flush()
+        if self._queue is None and not self._draining:
+            self._direct = flow if self.can_send else None
+        else:
+            self._flush()
 
     # What the application asks
 
@@ -249,7 +252,11 @@ class DataPath(ReceiveQueue, FlowObserver):
         self.end_receiving(_closed_here)
         self._perhaps_resume()
         self._batches = 0
-        self._flush()
+        if self._queue or self._together is not None or self._turns is not None or self.flow is None:
+            self._flush()
+        elif self._over is None:
+            self._direct = None
+            self.flow.close()
 
     @property
     def has_unsent(self) -> bool:
@@ -341,6 +348,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         """The Message Properties that act: the Connection's defaults, the context's, those of this call; a copy, so
         that a later change of the context has no effect on this Message."""
         if self._defaults is None:
+            if context is None:
+                return given  # nobody else has it before it was sent
             properties = given.copy()
         else:
             properties = self._defaults.copy()
@@ -371,8 +380,8 @@ class DataPath(ReceiveQueue, FlowObserver):
                 Reason.INVALID_MESSAGE_PROPERTIES,
                 context,
             )
-        explicit = properties.explicit()
-        if explicit:
+        explicit = properties._values
+        if explicit and ("msg_reliable" in explicit or "safely_replayable" in explicit):
             self._check_against_connection(explicit, context)
 
     def _check_against_connection(self, explicit: Mapping[str, object], context: MessageContext) -> None:
@@ -535,9 +544,13 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> bool:
         """Give a part to the Flow; False if it was refused."""
-        token = part.token
+        data, properties, token = part
+        final = token.end_of_message and properties.final
         try:
-            taken = flow.send(part.data, part.properties, token.end_of_message, token)
+            if final and not corked:
+                taken = flow.send_last(data, properties, token)
+            else:
+                taken = flow.send(data, properties, token.end_of_message, token)
         except SendError as error:
             self.failed(token, error)
             return False
@@ -545,11 +558,9 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._complete(token)
         else:
             self._await_taking(token)
-        if part.properties.final and token.end_of_message:
+        if final:
             self._final_sent = True
             self._direct = None
-            if not corked:
-                flow.finish()
         return True
 
     def _await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
@@ -678,6 +689,19 @@ class DataPath(ReceiveQueue, FlowObserver):
         self.peer_finished = True
         if self._over is None:
             self.finish_receiving(as_end_of_message=flow is not None and not flow.preserves_boundaries)
+
+    def finished_with(self, data: bytes, context: MessageContext | None) -> None:
+        flow = self.flow
+        if flow is not None and not flow.preserves_boundaries and self._over is None:
+            if self._open is not None:
+                context = self._open.context
+            elif context is None:
+                context = self._make_context()
+            context.final = True
+            self.received(data, context, True)
+        else:
+            self.received(data, context, False)
+        self.finished()
 
     def closed(self, error: TransportServicesError | None) -> None:
         self._owner.flow_closed(error)

@@ -197,6 +197,11 @@ class FlowObserver:
     def finished(self) -> None:
         """The peer will send no more (FIN, or the end of its stream). One can still send."""
 
+    def finished_with(self, data: bytes, context: MessageContext | None) -> None:
+        """The peer's last data came on a byte stream, and their end with them: ``received``, then ``finished``."""
+        self.received(data, context, False)
+        self.finished()
+
     def closed(self, error: TransportServicesError | None) -> None:
         """The Flow is over: None after a ``close`` that delivered everything, otherwise why it broke."""
 
@@ -234,6 +239,12 @@ class Flow(ABC):
         follows. ``data`` that is not ``bytes`` is only valid during the call, so what stays must be copied.
         Raises SendError if this Message can never be sent (too large, contradicting properties); nothing was taken.
         """
+
+    def send_last(self, data: Data, context: MessageContext, token: object) -> bool:
+        """Like ``send`` with the end of a Message, and then ``finish``."""
+        taken = self.send(data, context, True, token)
+        self.finish()
+        return taken
 
     @property
     def coalesces(self) -> bool:

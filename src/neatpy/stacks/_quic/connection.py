@@ -100,6 +100,7 @@ class QuicTransport(EngineObserver):
         self.server_name = server_name
         self.flows: dict[int, CarriedFlow] = {}
         self.order = Order(properties.conn_scheduler)
+        self._use_order()
         self.early = self.handshaken = False
         self._keep_alive_after = properties.keep_alive_timeout
         self._settings = settings
@@ -537,8 +538,8 @@ class QuicTransport(EngineObserver):
 
     def prioritise(self, stream: int, priority: float) -> None:
         """How urgent a stream is; the lowest goes first."""
-        self.order.prioritise(stream, priority)
-        self._use_order()
+        if self.order.prioritise(stream, priority):
+            self._use_order()
 
     def _use_order(self) -> None:
         self.engine.order = self.order.key if self.order.matters else None

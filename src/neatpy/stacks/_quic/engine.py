@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from logging import DEBUG
 from typing import TYPE_CHECKING, Any
 
 from aioquic import tls
 from aioquic.quic import events
-from aioquic.quic.connection import QuicConnection
+from aioquic.quic.connection import QuicConnection, QuicConnectionAdapter
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicPacketBuilderStop
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -80,6 +81,13 @@ class EngineObserver:
         """A ping was acknowledged."""
 
 
+class _Unheard(QuicConnectionAdapter):
+    """For debug messages of each stream that nobody wants: the usual way to find out takes three calls."""
+
+    def debug(self, *_: object, **__: object) -> None:
+        pass
+
+
 class Closing:
     """Why a connection ends. ``application``: by the peer's program, or ours, and not the protocol's doing."""
 
@@ -107,6 +115,9 @@ class Engine(QuicConnection):
 
     observer: EngineObserver
     order: Callable[[int, int], float] | None
+    taken: Callable[[int, int], None]
+    """To be told the number of a stream and how many bytes of it the application has taken: the peer may send as many
+    more."""
 
     def __init__(
         self,
@@ -128,6 +139,9 @@ class Engine(QuicConnection):
         self._local_max_data = self._table.connection = Credit(self._local_max_data, configuration.max_data)
         self.limit_streams(streams)
         self._told_ids = {self.host_cid}
+        self.taken = self._table.credit
+        if not self._logger.isEnabledFor(DEBUG):
+            self._logger = _Unheard(self._logger.logger, self._logger.extra)
         self._mtu_wanted = 0
         self._mtu_probes = 0
         self._is_probing = False
@@ -345,10 +359,6 @@ class Engine(QuicConnection):
         known = self._table.get(stream)
         return 0 if known is None else known.sender._buffer_stop - known.sender._buffer_start
 
-    def taken(self, stream: int, size: int) -> None:
-        """The application has taken so many bytes of a stream: the peer may send as many more."""
-        self._table.credit(stream, size)
-
     def reset(self, stream: int, code: int) -> None:
         """Give up sending on a stream."""
         known = self._table.get(stream)
@@ -360,7 +370,7 @@ class Engine(QuicConnection):
         known = self._table.get(stream)
         if known is not None and not known.receiver.is_finished:
             self.stop_stream(stream, code)
-            self._table.wake(known)
+            self._table.wake(stream)
 
     def limit_streams(self, most: int) -> None:
         """How many streams of each kind the peer may have open at once. Before the handshake only."""
@@ -553,11 +563,13 @@ class Engine(QuicConnection):
         self._asks_peer = True
 
     def _unblock_streams(self, is_unidirectional: bool) -> None:
-        blocked = list(self._streams_blocked_uni if is_unidirectional else self._streams_blocked_bidi)
+        blocked: list[Any] = list(
+            self._streams_blocked_uni if is_unidirectional else self._streams_blocked_bidi
+        )
         super()._unblock_streams(is_unidirectional)
         for stream in blocked:
             if not stream.is_blocked:
-                self._table.wake(stream)
+                self._table.wake(stream.stream_id)
 
     def _write_connection_close_frame(
         self, builder: QuicPacketBuilder, epoch: tls.Epoch, *frame: Any, **named: Any

@@ -48,8 +48,7 @@ class Credit(Limit):
 
 
 class EngineStream(QuicStream):
-    """One stream, which says when one of its sides has something to do. ``queued``: the table knows that it may have,
-    or that it is over."""
+    """One stream, which says when one of its sides has something to do. ``queued``: the table knows that it may."""
 
     def __init__(
         self,
@@ -65,35 +64,35 @@ class EngineStream(QuicStream):
         self.is_blocked = False
         self.max_stream_data_local = self.max_stream_data_local_sent = local_credit
         self.max_stream_data_remote = remote_credit
-        self.receiver = _Receiver(table, self, readable)
-        self.sender = _Sender(table, self, writable)
+        self.receiver = _Receiver(table, number, readable)
+        self.sender = _Sender(table, number, writable)
         self.queued = True
 
 
 class _Sender(QuicStreamSender):
     """The sending side of a stream."""
 
-    def __init__(self, table: StreamTable, stream: Any, writable: bool) -> None:
-        super().__init__(stream.stream_id, writable)
+    _stream_id: int
+
+    def __init__(self, table: StreamTable, number: int, writable: bool) -> None:
+        super().__init__(number, writable)
         self._table = table
-        self._stream = stream
         self.opening = False
 
     def write(self, data: bytes, end_stream: bool = False) -> None:
         super().write(data, end_stream)
-        if not self._stream.queued:
-            self._table.wake(self._stream)
+        self._table.wake(self._stream_id)
 
     def reset(self, error_code: int) -> None:
         super().reset(error_code)
-        self._table.wake(self._stream)
+        self._table.wake(self._stream_id)
 
     def open(self) -> None:
         """Let the peer see the stream, by an empty frame, if nothing was sent on it yet."""
         if not self.highest_offset and self.buffer_is_empty:
             self.opening = True
             self.buffer_is_empty = False
-            self._table.wake(self._stream)
+            self._table.wake(self._stream_id)
 
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
         if self.opening and max_size >= 0:
@@ -119,44 +118,40 @@ class _Sender(QuicStreamSender):
                 table.large_lost = True
         if delivery == _ACKED:
             if self.is_finished:
-                table.has_delivered(self._stream)
+                table.has_delivered(self._stream_id)
             return
         table.lost_frames += 1
         if not stop and not fin and not self.highest_offset:
             self.opening = True
             self.buffer_is_empty = False
-        table.wake(self._stream)
+        table.wake(self._stream_id)
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
         super().on_reset_delivery(delivery)
         if delivery == _ACKED:
-            self._table.has_delivered(self._stream)
-        self._table.wake(self._stream)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to send, and it is not for the peer to allow it first."""
-        return self.reset_pending or not (self.buffer_is_empty or self._stream.is_blocked)
+            self._table.has_delivered(self._stream_id)
+        self._table.wake(self._stream_id)
 
 
 class _Receiver(QuicStreamReceiver):
     """The receiving side of a stream."""
 
-    def __init__(self, table: StreamTable, stream: Any, readable: bool) -> None:
-        super().__init__(stream.stream_id, readable)
+    _stream_id: int
+
+    def __init__(self, table: StreamTable, number: int, readable: bool) -> None:
+        super().__init__(number, readable)
         self._table = table
-        self._stream = stream
         self.taken = 0
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
         event = super().handle_frame(frame)
         if self.is_finished:
-            self._table.wake(self._stream)
+            self._table.wake(self._stream_id)
         return event
 
     def handle_reset(self, *, final_size: int, error_code: int = 0) -> events.StreamReset | None:
         event = super().handle_reset(final_size=final_size, error_code=error_code)
-        self._table.wake(self._stream)
+        self._table.wake(self._stream_id)
         return event
 
     def on_stop_sending_delivery(self, delivery: QuicDeliveryState) -> None:
@@ -164,7 +159,7 @@ class _Receiver(QuicStreamReceiver):
         if self.is_finished:
             self.stop_pending = False
         if self.stop_pending:
-            self._table.wake(self._stream)
+            self._table.wake(self._stream_id)
 
 
 class StreamTable(dict[int, Any]):
@@ -196,8 +191,9 @@ class StreamTable(dict[int, Any]):
 
     def adopt(self, stream: Any) -> None:
         """Make one that the engine has opened itself, in its queue already, like ours."""
-        stream.sender = _Sender(self, stream, not stream.sender.is_finished)
-        stream.receiver = _Receiver(self, stream, not stream.receiver.is_finished)
+        number = stream.stream_id
+        stream.sender = _Sender(self, number, not stream.sender.is_finished)
+        stream.receiver = _Receiver(self, number, not stream.receiver.is_finished)
         stream.queued = True
 
     def __setitem__(self, number: int, stream: Any) -> None:
@@ -211,23 +207,23 @@ class StreamTable(dict[int, Any]):
 
     def pop(self, number: int, *default: Any) -> Any:
         stream = super().pop(number, *default)
-        stream.queued = True  # for good
         self.due.pop(number, None)
         receiver = stream.receiver
         # What nobody took of it counts as taken now.
         self.connection.grant(receiver.highest_offset - receiver.taken)
         return stream
 
-    def wake(self, stream: Any) -> None:
-        """It may have something to send."""
-        if not stream.queued:
+    def wake(self, number: int) -> None:
+        """A stream may have something to send."""
+        stream = self.get(number)
+        if stream is not None and not stream.queued:
             stream.queued = True
             self.active.append(stream)
 
-    def has_delivered(self, stream: Any) -> None:
-        """Its sending side has come to its end."""
-        self.delivered.append(stream.stream_id)
-        self.wake(stream)
+    def has_delivered(self, number: int) -> None:
+        """The sending side of a stream has come to its end."""
+        self.delivered.append(number)
+        self.wake(number)
 
     def credit(self, number: int, size: int) -> None:
         """The application has taken so many bytes of a stream."""
@@ -246,7 +242,12 @@ class StreamTable(dict[int, Any]):
         active, self.active = self.active, []
         for stream in active:
             sender, receiver = stream.sender, stream.receiver
-            if sender.has_work or receiver.stop_pending or (sender.is_finished and receiver.is_finished):
+            if (
+                sender.reset_pending
+                or receiver.stop_pending
+                or not (sender.buffer_is_empty or stream.is_blocked)
+                or (sender.is_finished and receiver.is_finished)
+            ):
                 self.active.append(stream)
             else:
                 stream.queued = False

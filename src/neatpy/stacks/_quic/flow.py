@@ -95,7 +95,8 @@ class QuicFlow(CarriedFlow):
             engine = transport.engine
             if engine.unsent(self.stream) + size <= UNSENT:
                 if size:
-                    self._begin(engine)
+                    if transport.order.matters:
+                        self._begin(engine)
                     engine.write(self.stream, data, False)
                     transport.schedule()
                 return True
@@ -107,6 +108,25 @@ class QuicFlow(CarriedFlow):
         transport.wants_to_write(self)
         transport.schedule()
         return False
+
+    def send_last(self, data: Data, context: MessageContext, token: object) -> bool:
+        engine = self._transport.engine
+        if (
+            self._rests is None
+            and self._usable
+            and self._can_send
+            and not self._finishing
+            and not self._early
+            and self._refused is None
+            and engine.unsent(self.stream) + len(data) <= UNSENT
+        ):
+            self._finishing = True
+            if self._transport.order.matters:
+                self._begin(engine)
+            engine.write(self.stream, data, True)  # in one frame
+            self._transport.schedule()
+            return True
+        return super().send_last(data, context, token)
 
     def send_early(self, data: bytes) -> None:
         """Have this travel with the handshake: 0-RTT, if the server takes it, else right after."""
@@ -122,8 +142,7 @@ class QuicFlow(CarriedFlow):
         return whole[len(early) :]
 
     def _begin(self, engine: Any) -> None:
-        order = self._transport.order
-        if order.matters and not engine.unsent(self.stream):
+        if not engine.unsent(self.stream):
             self._transport.stream_begins(self.stream)
 
     def has_room(self) -> bool:
@@ -139,7 +158,8 @@ class QuicFlow(CarriedFlow):
             if room <= 0:
                 return False
             rest = rests[0]
-            self._begin(engine)
+            if self._transport.order.matters:
+                self._begin(engine)
             engine.write(stream, rest.data[:room], False)
             if room < len(rest.data):
                 rest.data = rest.data[room:]
@@ -198,7 +218,13 @@ class QuicFlow(CarriedFlow):
         elif data:
             transport = self._transport
             transport.engine.taken(self.stream, len(data))
-            self.observer.received(data, None if transport.handshaken else _early_context(), False)
+            context = None if transport.handshaken else _early_context()
+            if ended:
+                self._peer_finished = True
+                self.observer.finished_with(data, context)
+                self._forget_if_done()
+                return
+            self.observer.received(data, context, False)
         if ended:
             self._end_receiving()
 
@@ -256,7 +282,8 @@ class QuicFlow(CarriedFlow):
             self._transport.engine.stop(self.stream, 0)
             self._transport.schedule()
         self.finish()
-        self._transport.loop.call_soon(self._end_if_delivered)
+        if self._delivered:
+            self._transport.loop.call_soon(self._end_if_delivered)
 
     def _discard_held(self) -> None:
         held, self._held = self._held, None

@@ -7,46 +7,56 @@ from __future__ import annotations
 
 from neatpy.enumerations import Scheduler
 
-_TURNS = frozenset({Scheduler.ROUND_ROBIN, Scheduler.ROUND_ROBIN_PACKET})
+_TURNS = (Scheduler.ROUND_ROBIN, Scheduler.ROUND_ROBIN_PACKET)
+_ALWAYS = (Scheduler.FIRST_COME_FIRST_SERVED, Scheduler.FAIR_CAPACITY)
+"""Those that make a difference whatever the priorities; the others do if there are different ones."""
 
 
 class Order:
     """The key by which streams are sorted before each packet. Shares are measured by virtual time: what was sent of a
     stream, times its priority plus one. A stream that begins joins at the time of the least served."""
 
-    __slots__ = ("_began", "_counts", "_priorities", "_scheduler", "_sequence", "_sequences")
+    __slots__ = ("_began", "_counts", "_priorities", "_scheduler", "_sequence", "_sequences", "matters")
+
+    matters: bool
+    """Whether anything but taking turns is asked for."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
         self._priorities: dict[int, float] = {}
         self._counts: dict[float, int] = {}
         """How many streams have which priority."""
         self._began: dict[int, float] = {}
         self._sequences: dict[int, int] = {}
         self._sequence = 0
-
-    @property
-    def matters(self) -> bool:
-        """Whether anything but taking turns is asked for."""
-        if self._scheduler in _TURNS:
-            return False
-        if self._scheduler is Scheduler.FIRST_COME_FIRST_SERVED:
-            return True
-        if self._scheduler is Scheduler.FAIR_CAPACITY:
-            return True
-        return len(self._counts) > 1
+        self.use(scheduler)
 
     def use(self, scheduler: Scheduler) -> None:
         """Schedule like this from now on."""
         self._scheduler = scheduler
+        self._weigh()
 
-    def prioritise(self, stream: int, priority: float) -> None:
-        """Lower is more urgent. Streams are known from their first priority on."""
+    def _weigh(self) -> None:
+        if self._scheduler in _TURNS:
+            self.matters = False
+        else:
+            self.matters = self._scheduler in _ALWAYS or len(self._counts) > 1
+
+    def prioritise(self, stream: int, priority: float) -> bool:
+        """Lower is more urgent. Streams are known from their first priority on. True if that changed whether the order
+        matters."""
         before = self._priorities.get(stream)
-        if before != priority:
+        if before == priority:
+            return False
+        mattered, counts = self.matters, self._counts
+        self._priorities[stream] = priority
+        if before is not None:
             self._uncount(before)
-            self._counts[priority] = self._counts.get(priority, 0) + 1
-            self._priorities[stream] = priority
+        if priority in counts:
+            counts[priority] += 1
+        else:
+            counts[priority] = 1
+            self._weigh()
+        return self.matters is not mattered
 
     def begins(self, stream: int, sent: int, others: dict[int, int]) -> None:
         """A stream that had nothing to send has something now. ``others``: what was sent of those that do."""
@@ -59,15 +69,19 @@ class Order:
 
     def forget(self, stream: int) -> None:
         """It is closed."""
-        self._uncount(self._priorities.get(stream))
-        for table in (self._priorities, self._began, self._sequences):
-            table.pop(stream, None)
-
-    def _uncount(self, priority: float | None) -> None:
+        priority = self._priorities.pop(stream, None)
         if priority is not None:
-            self._counts[priority] -= 1
-            if not self._counts[priority]:
-                del self._counts[priority]
+            self._uncount(priority)
+        if self._sequence:
+            self._began.pop(stream, None)
+            self._sequences.pop(stream, None)
+
+    def _uncount(self, priority: float) -> None:
+        counts = self._counts
+        counts[priority] -= 1
+        if not counts[priority]:
+            del counts[priority]
+            self._weigh()
 
     def key(self, stream: int, sent: int) -> float:
         """The lowest is served first."""
