@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from neatpy.stacks.contract import Candidate, Data, Flow
 
 
+_CLOSED = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
+"""Why what comes after the end fails; never raised itself."""
+
 _OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
 
 LINGER = 10.0
@@ -264,7 +267,7 @@ class Connection:
         clone = Connection(intent, self._loop)
         if self._group is None:
             self._group = ConnectionGroup(self)
-        self._group.add_clone(self, clone)
+        self._group.members.add(clone)
         clone._group = self._group
         if hook.active:
             hook.emit(hook.events.Cloned(self, clone=clone))
@@ -501,13 +504,14 @@ class Connection:
             return
         self._task = None
         if self._group is not None:
-            self._group.clone_is_ready(self)
+            self._group.is_ready(self)
         closing = self._state is ConnectionState.CLOSING
         if not closing:
             self._state = ConnectionState.ESTABLISHED
         if hook.active:
             hook.emit(hook.events.Ready(self, stack=flow.stack.name, remote=flow.remote_address))
-        self._wake_waiters()
+        if self._ready is not None:
+            self._wake_waiters()
         if self._listener is None:
             self._fire("on_ready", self)
         if attempt is None:
@@ -616,10 +620,9 @@ class Connection:
             self._linger.cancel()
         if self.initial_send is not None and isinstance(error, EstablishmentError):
             _settle(self.initial_send, error)
-        self._path.end(
-            error or ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED), discard=discard
-        )
-        self._wake_waiters()
+        self._path.end(error or _CLOSED, discard=discard)
+        if self._ready is not None:
+            self._wake_waiters()
         if self._group is not None:
             self._group.leave(self)
         if establishing:

@@ -693,12 +693,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     def finished_with(self, data: bytes, context: MessageContext | None) -> None:
         flow = self.flow
         if flow is not None and not flow.preserves_boundaries and self._over is None:
-            if self._open is not None:
-                context = self._open.context
-            elif context is None:
-                context = self._make_context()
-            context.final = True
-            self.received(data, context, True)
+            self.received(data, self._final_context(context), True)
         else:
             self.received(data, context, False)
         self.finished()

@@ -31,14 +31,13 @@ class ConnectionGroup:
         self._turns: Turns | None = None
         self._parents: dict[Connection, Connection] = {}
 
-    def add_clone(self, parent: Connection, clone: Connection) -> None:
-        """A clone begins to establish."""
-        self.members.add(clone)
+    def wait_for(self, clone: Connection, parent: Connection) -> None:
+        """A clone takes its time to establish."""
         self._parents[clone] = parent
 
-    def clone_is_ready(self, clone: Connection) -> None:
-        """A clone is a Connection like the others from now on."""
-        self._parents.pop(clone, None)
+    def is_ready(self, member: Connection) -> None:
+        """What was a clone is a Connection like the others from now on."""
+        self._parents.pop(member, None)
 
     def share(self, *members: Connection) -> None:
         """These have a Flow each: they take turns in sending (streams of one Flow are the stack's business)."""
@@ -101,6 +100,8 @@ def begin_clone(parent: Connection, clone: Connection) -> None:
     peer. What it comes to is heard of by handlers that are set after this."""
     stream = _stream_at_once(parent, clone)
     if stream is None:
+        if clone._group is not None:
+            clone._group.wait_for(clone, parent)
         clone._task = clone._loop.create_task(_establish(parent, clone))
     else:
         clone._established(stream, None)

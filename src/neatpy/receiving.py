@@ -269,7 +269,8 @@ class ReceiveQueue:
 
     def finish_receiving(self, *, as_end_of_message: bool) -> None:
         """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
-        self._leave_alone()
+        if self._alone is not None:
+            self._leave_alone()
         if self._ended is None:
             self._ended = _peer_has_finished
         if as_end_of_message and self._open is not None:
@@ -282,7 +283,8 @@ class ReceiveQueue:
 
     def end_receiving(self, error: Callable[[], BaseException]) -> None:
         """Receives that nothing is left for fail with what ``error`` makes; the first end given stays."""
-        self._leave_alone()
+        if self._alone is not None:
+            self._leave_alone()
         if self._ended is None:
             self._ended = error
         if self._waiters:
@@ -432,6 +434,18 @@ class ReceiveQueue:
     def _make_context(self) -> MessageContext:
         context = MessageContext()
         context.origin = self._origin
+        return context
+
+    def _final_context(self, context: MessageContext | None) -> MessageContext:
+        """The context of a Message that the peer's end of sending ends: the one that is begun, or a new one."""
+        if self._open is not None:
+            context = self._open.context
+        elif context is None:
+            context = self._make_context()
+        if context._values is None:
+            context._values = {"final": True}
+        else:
+            context.final = True
         return context
 
     def _perhaps_resume(self) -> None:

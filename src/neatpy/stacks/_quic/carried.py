@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neatpy.errors import ConnectionError, Reason
 from neatpy.stacks.contract import Address, Flow, FlowObserver
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 NO_ERROR, ABORTED = 0, 1
 """The codes with which we close connections and streams: well, and by ``abort``."""
 
-_UNBOUND = FlowObserver()
+UNBOUND = FlowObserver()
+"""The observer of a Flow that nobody has taken yet, or that nobody is to hear of any more."""
 
 
 class CarriedFlow(Flow):
@@ -116,7 +117,7 @@ class CarriedFlow(Flow):
 
     def abort(self) -> None:
         if not self.over:
-            self.observer = _UNBOUND
+            self.observer = UNBOUND
             self._mark_over()
             self._transport.abandon(self)
 
@@ -124,14 +125,15 @@ class CarriedFlow(Flow):
         """Report Closed, or what broke."""
         if self.over:
             return
-        observer, self.observer = self.observer, _UNBOUND
+        observer, self.observer = self.observer, UNBOUND
         self._mark_over()
         observer.closed(error)
 
     def _mark_over(self) -> None:
         self.over = True
         self.writable = False
-        self._stop_timer()
+        if self._linger is not None:
+            self._stop_timer()
 
     def _stop_timer(self) -> None:
         if self._linger is not None:
@@ -141,9 +143,4 @@ class CarriedFlow(Flow):
 
 def is_bound(flow: Flow) -> bool:
     """Whether somebody has put an observer on a Flow that was offered."""
-    return flow.observer is not _UNBOUND
-
-
-def unbound() -> Any:
-    """The observer of a Flow that nobody has taken yet."""
-    return _UNBOUND
+    return flow.observer is not UNBOUND

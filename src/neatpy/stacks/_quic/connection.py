@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.security import TrustVerification
-from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, CarriedFlow, is_bound, unbound
+from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow, is_bound
 from neatpy.stacks._quic.datagram_flow import DATAGRAMS, QuicDatagramFlow
 from neatpy.stacks._quic.engine import EngineObserver
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
@@ -379,7 +379,7 @@ class QuicTransport(EngineObserver):
             if stream in self.flows:
                 return self.flows[stream]
         parent = next((flow for flow in self.flows.values() if not flow.over and not flow.closing), None)
-        flow = QuicFlow(self, stream, unbound(), self.properties)
+        flow = QuicFlow(self, stream, UNBOUND, self.properties)
         self.flows[stream] = flow
         flow.peer_opened()
         if parent is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from neatpy.enumerations import Direction
 from neatpy.errors import CloneError, ConnectionError, Reason, SendError
 from neatpy.message import MessageContext
-from neatpy.stacks._quic.carried import ABORTED, CarriedFlow, unbound
+from neatpy.stacks._quic.carried import ABORTED, UNBOUND, CarriedFlow
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -271,11 +271,11 @@ class QuicFlow(CarriedFlow):
         if self.closing or self.over:
             return
         self.closing = True
-        self._discard_held()
+        if self._held is not None:
+            self._discard_held()
         if self._gone:
             self._transport.loop.call_soon(self.ended, None)
             return
-        self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
         if self._can_send and not self._usable and self._rests is None:
             self._delivered = True  # the peer never opened it, and there is nothing to tell
         if not self._can_send:
@@ -284,6 +284,8 @@ class QuicFlow(CarriedFlow):
         self.finish()
         if self._delivered:
             self._transport.loop.call_soon(self._end_if_delivered)
+        else:
+            self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
 
     def _discard_held(self) -> None:
         held, self._held = self._held, None
@@ -300,7 +302,7 @@ class QuicFlow(CarriedFlow):
         if not self._delivered:
             return
         if self.closing and not self.over:
-            observer, self.observer = self.observer, unbound()
+            observer, self.observer = self.observer, UNBOUND
             self._mark_over()
             if not self._peer_finished:
                 self._linger = self._transport.loop.call_later(PEER_LINGER, self._linger_over)
@@ -311,7 +313,8 @@ class QuicFlow(CarriedFlow):
     def _forget_if_done(self) -> None:
         """Once both sides have ended, nothing is left to remember."""
         if self.over and self._delivered and self._peer_finished:
-            self._stop_timer()
+            if self._linger is not None:
+                self._stop_timer()
             self._transport.forget(self)
 
     def _linger_over(self) -> None:
@@ -367,7 +370,8 @@ class QuicFlow(CarriedFlow):
     def _mark_over(self) -> None:
         super()._mark_over()
         self._rests = None
-        self._discard_held()
+        if self._held is not None:
+            self._discard_held()
 
     # Streams and properties
 
@@ -422,6 +426,6 @@ def sibling_flow(transport: QuicTransport, properties: TransportProperties) -> Q
     if not transport.engine.may_open(one_way):
         raise CloneError("the peer allows no more streams on this connection", Reason.NOT_CLONEABLE)
     stream = transport.engine.open_stream(one_way)
-    flow = QuicFlow(transport, stream, unbound(), properties)
+    flow = QuicFlow(transport, stream, UNBOUND, properties)
     transport.flows[stream] = flow
     return flow

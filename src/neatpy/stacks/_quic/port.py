@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import EstablishmentError, Reason
-from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, is_bound, unbound
+from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, is_bound
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.datagram_flow import datagram_flow
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
@@ -229,7 +229,7 @@ class QuicListener(StackListener, DatagramObserver):
             transport.end(ABORTED)
             return
         begin = datagram_flow if self._stack.carries_datagrams else first_flow
-        flow = begin(transport, unbound(), request.properties)
+        flow = begin(transport, UNBOUND, request.properties)
         self._accepted(flow)
         if not is_bound(flow) and not flow.over:
             flow.abort()
