@@ -9,6 +9,7 @@ path takes them. Another engine needs another such room, and nothing else.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from logging import DEBUG
@@ -222,8 +223,6 @@ class Engine(QuicConnection):
     def take(self, datagram: bytes, address: object, now: float) -> None:
         """A datagram of the peer came."""
         self.receive_datagram(datagram, address, now)
-        if self._table.large_lost:
-            self._watch_mtu()
 
     def datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         """What is to be sent now, and where to."""
@@ -246,8 +245,10 @@ class Engine(QuicConnection):
             self._watch_mtu()
 
     def tell(self, observer: EngineObserver) -> None:
-        """Tell what has happened since the last time."""
-        queue = self._events
+        """Tell what has happened since the last time. Data that came in several packets are one piece."""
+        if self._table.large_lost:
+            self._watch_mtu()
+        queue: deque[Any] = self._events
         table = self._table
         while table.opened:
             opened, table.opened = table.opened, []
@@ -257,7 +258,15 @@ class Engine(QuicConnection):
             event: Any = queue.popleft()
             kind = type(event)
             if kind is events.StreamDataReceived:
-                observer.stream_data(event.stream_id, event.data, event.end_stream)
+                stream, data, ended = event.stream_id, event.data, event.end_stream
+                parts: list[bytes] | None = None
+                while queue and type(queue[0]) is kind and queue[0].stream_id == stream:
+                    event = queue.popleft()
+                    if parts is None:
+                        parts = [data]
+                    parts.append(event.data)
+                    ended = event.end_stream
+                observer.stream_data(stream, data if parts is None else b"".join(parts), ended)
             elif kind is events.DatagramFrameReceived:
                 observer.datagram(event.data)
             elif kind is events.StreamReset:

@@ -20,6 +20,7 @@ STREAM_WINDOW = 1 << 19
 SMALLEST_DATAGRAM = 1200
 """Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
 
+_NONE: list[Any] = []
 _ACKED = QuicDeliveryState.ACKED
 
 
@@ -203,7 +204,7 @@ class StreamTable(dict[int, Any]):
         super().__setitem__(number, stream)
 
     def values(self) -> list[Any]:  # type: ignore[override]
-        return list(self.due.values())
+        return list(self.due.values()) if self.due else _NONE
 
     def pop(self, number: int, *default: Any) -> Any:
         stream = super().pop(number, *default)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 
+SHORT_HEADERS_ID = slice(1, 1 + CONNECTION_ID_LENGTH)
+"""Where a packet with a short header has the destination's connection id, which is one that we gave out."""
+
 _LONG, _FIXED = 0x80, 0x40
 
 
@@ -56,7 +59,7 @@ def read_header(datagram: bytes) -> Header | None:
     if not first & _LONG:
         if not first & _FIXED:
             return None
-        return Header(datagram[1 : 1 + CONNECTION_ID_LENGTH], None)
+        return Header(datagram[SHORT_HEADERS_ID], None)
     try:
         parsed = pull_quic_header(Buffer(data=datagram), host_cid_length=CONNECTION_ID_LENGTH)
     except ValueError:

@@ -19,6 +19,7 @@ from neatpy.stacks._quic.datagram_flow import datagram_flow
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
 from neatpy.stacks._quic.flow import first_flow
 from neatpy.stacks._quic.packets import (
+    SHORT_HEADERS_ID,
     RetryTokens,
     is_initial,
     read_header,
@@ -120,23 +121,26 @@ class QuicListener(StackListener, DatagramObserver):
     # Datagrams
 
     def _recognise(self, data: bytes, source: SocketAddress, destination: bytes) -> DatagramObserver | None:
-        header = read_header(data)
-        if header is None:
-            return None
-        transport = self._by_id.get(header.destination_id)
+        transport = self._by_id.get(data[SHORT_HEADERS_ID])  # that of nearly all
         if transport is None:
-            if not header.is_long or not self._open or not self._admits(source):
+            header = read_header(data)
+            if header is None:
                 return None
-            if not header.is_known_version:
-                return self._offer_versions(header, data, source, destination)
-            if not is_initial(header, data):
-                return None
-            transport = self._begin(header, source, destination)
+            transport = self._by_id.get(header.destination_id)
             if transport is None:
-                return TAKEN
+                if not header.is_long or not self._open or not self._admits(source):
+                    return None
+                if not header.is_known_version:
+                    return self._offer_versions(header, data, source, destination)
+                if not is_initial(header, data):
+                    return None
+                transport = self._begin(header, source, destination)
+                if transport is None:
+                    return TAKEN
         transport.received(data, (source, destination))
-        self._touched[transport] = None
-        self._port.touch(self)
+        if transport not in self._touched:
+            self._touched[transport] = None
+            self._port.touch(self)
         return TAKEN
 
     def datagrams_done(self) -> None:
