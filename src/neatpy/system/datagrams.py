@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -113,6 +113,7 @@ class DatagramPort(DatagramObserver):
 
     __slots__ = (
         "__weakref__",
+        "_beginnings",
         "_endpoints",
         "_forget",
         "_holds",
@@ -148,6 +149,7 @@ class DatagramPort(DatagramObserver):
         self._holds = self._loose = 0
         self._endpoints: dict[tuple[SocketAddress, bytes], DatagramObserver] = {}
         self._recognisers: list[tuple[int, Recogniser, bool]] = []
+        self._beginnings: dict[int, Container[int]] = {}
         self._touched: set[DatagramObserver] = set()
         self._waiting: dict[DatagramObserver, None] = {}
         self._socket = DatagramSocket(
@@ -198,11 +200,25 @@ class DatagramPort(DatagramObserver):
         self._loose -= 1
         self._close_if_unused()
 
-    def register(self, recogniser: Recogniser, rank: int, *, claims: bool = True) -> None:
+    def register(
+        self,
+        recogniser: Recogniser,
+        rank: int,
+        *,
+        claims: bool = True,
+        first_bytes: Container[int] = range(256),
+    ) -> None:
         """Offer datagrams of unknown four-tuples to ``recogniser``, after those of lower rank. One that never
-        ``claims`` a four-tuple, since its peers are known by something else, is asked even when the table is full."""
+        ``claims`` a four-tuple, since its peers are known by something else, is asked even when the table is full.
+        ``first_bytes`` are those with which the protocol's datagrams begin (RFC 9443)."""
         self._recognisers.append((rank, recogniser, claims))
         self._recognisers.sort(key=lambda entry: entry[0])
+        self._beginnings[rank] = first_bytes
+
+    def others_begin_with(self, first: int, rank: int) -> bool:
+        """Whether another protocol than that of ``rank``, which is or was offered here, has datagrams that begin with
+        this byte."""
+        return any(first in bytes_ for other, bytes_ in self._beginnings.items() if other != rank)
 
     def unregister(self, recogniser: Recogniser) -> None:
         """Undo ``register``. Idempotent."""

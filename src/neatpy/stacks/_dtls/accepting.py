@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 RECOGNISER_RANK = 20
 """After QUIC, before SCTP and plain UDP."""
 
+FIRST_BYTES = range(20, 64)
+"""What DTLS begins with (RFC 9443)."""
+
 HANDSHAKE_TIME = 15.0
 """Seconds that a client has for its handshake, our callbacks included."""
 
@@ -81,7 +84,7 @@ class DtlsPort:
         self._cookies = Cookies()
         self._listening: DtlsEngine | None = None
         self.parting = Parting()
-        port.register(self._recognise, RECOGNISER_RANK)
+        port.register(self._recognise, RECOGNISER_RANK, first_bytes=FIRST_BYTES)
 
     @property
     def local_address(self) -> Address:

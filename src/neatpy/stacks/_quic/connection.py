@@ -138,7 +138,7 @@ class QuicTransport(EngineObserver):
     def received(self, datagram: bytes, address: Any) -> None:
         """A datagram for this connection came; ``done`` follows."""
         if self._state == OVER:
-            self._say_goodbye_again()
+            self._say_goodbye_again(datagram)
             return
         try:
             self.engine.take(datagram, address, time.monotonic())
@@ -480,8 +480,11 @@ class QuicTransport(EngineObserver):
                 handle.cancel()
         self._scheduled = None
 
-    def _say_goodbye_again(self) -> None:
+    def _say_goodbye_again(self, datagram: bytes) -> None:
         """The peer has not heard that it is over. Once for each burst is enough."""
+        if self.engine.is_reset(datagram):
+            self.retire()  # the peer does not need to hear it
+            return
         goodbye, self._goodbye = self._goodbye, None
         if goodbye is not None:
             self.path.send(goodbye)
@@ -599,6 +602,8 @@ class QuicTransport(EngineObserver):
 def _as_error(closing: Closing) -> TransportServicesError:
     if closing.idle:
         return ConnectionError("nothing was heard of the peer for too long", Reason.TIMEOUT)
+    if closing.lost:
+        return ConnectionError(f"{_NO_STATE} (stateless reset)", Reason.CONNECTION_ABORTED)
     detail = f": {closing.reason}" if closing.reason else ""
     if closing.application:
         return ConnectionError(
@@ -610,6 +615,8 @@ def _as_error(closing: Closing) -> TransportServicesError:
 def _as_establishment_error(closing: Closing, alpn: tuple[str, ...]) -> EstablishmentError:
     if closing.idle:
         return EstablishmentError("the peer did not answer", Reason.TIMEOUT)
+    if closing.lost:
+        return refused(f"{_NO_STATE} (stateless reset)")
     alert = closing.alert
     if alert is None:
         return refused(
@@ -623,6 +630,7 @@ def _as_establishment_error(closing: Closing, alpn: tuple[str, ...]) -> Establis
     )
 
 
+_NO_STATE = "the peer knows nothing of the connection any more"
 _ALERTS = {
     40: "nothing that both sides support, or the peer wants a client_certificate",
     42: "the peer does not accept our certificate, or wants a client_certificate",

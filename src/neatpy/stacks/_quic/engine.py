@@ -29,6 +29,7 @@ from neatpy.stacks._quic.engine_streams import (
     EngineStream,
     StreamTable,
 )
+from neatpy.stacks._quic.resets import is_reset
 
 if TYPE_CHECKING:
     from aioquic.quic.configuration import QuicConfiguration
@@ -78,6 +79,9 @@ class EngineObserver:
     def connection_id_retired(self, connection_id: bytes) -> None:
         """The peer will not use this connection id any more."""
 
+    def peer_id_changed(self, reset_token: bytes) -> None:
+        """The peer is addressed by another connection id from now on; the token is what resets it."""
+
     def pong(self) -> None:
         """A ping was acknowledged."""
 
@@ -90,14 +94,16 @@ class _Unheard(QuicConnectionAdapter):
 
 
 class Closing:
-    """Why a connection ends. ``application``: by the peer's program, or ours, and not the protocol's doing."""
+    """Why a connection ends. ``application``: by the peer's program, or ours, and not the protocol's doing. ``lost``:
+    the peer knows nothing of it any more, and has said so by a stateless reset."""
 
-    __slots__ = ("application", "code", "reason")
+    __slots__ = ("application", "code", "lost", "reason")
 
-    def __init__(self, code: int, application: bool, reason: str) -> None:
+    def __init__(self, code: int, application: bool, reason: str, lost: bool = False) -> None:
         self.code = code
         self.application = application
         self.reason = reason
+        self.lost = lost
 
     @property
     def alert(self) -> int | None:
@@ -112,7 +118,8 @@ class Closing:
 
 
 class Engine(QuicConnection):
-    """One QUIC connection. ``order`` sorts the streams that have something to send (None: in turns)."""
+    """One QUIC connection. ``order`` sorts the streams that have something to send (None: in turns); ``reset_token``
+    gives the tokens of our connection ids (None: random ones, since nobody will use them)."""
 
     observer: EngineObserver
     order: Callable[[int, int], float] | None
@@ -127,12 +134,14 @@ class Engine(QuicConnection):
         streams: int,
         groups: list[Any],
         signatures: list[Any],
+        reset_token: Callable[[bytes], bytes] | None = None,
         **more: Any,
     ) -> None:
         self.order = None
         self._groups, self._signatures = groups, signatures
         self._asks_peer = False
         self.takes_early = True
+        self._reset_token, self._is_lost = reset_token, False
         self._table = StreamTable()
         super().__init__(configuration=configuration, **more)
         self._streams = self._table
@@ -140,6 +149,7 @@ class Engine(QuicConnection):
         self._local_max_data = self._table.connection = Credit(self._local_max_data, configuration.max_data)
         self.limit_streams(streams)
         self._told_ids = {self.host_cid}
+        self._give_token(self._host_cids[0])
         self.taken = self._table.credit
         if not self._logger.isEnabledFor(DEBUG):
             self._logger = _Unheard(self._logger.logger, self._logger.extra)
@@ -164,7 +174,7 @@ class Engine(QuicConnection):
         code = int(event.error_code)
         # Before the handshake is complete an application's code is hidden (RFC 9000 section 10.2.3).
         application = event.frame_type is None or code == QuicErrorCode.APPLICATION_ERROR
-        return Closing(code, application, event.reason_phrase)
+        return Closing(code, application, event.reason_phrase, self._is_lost)
 
     @property
     def closed_by_peer(self) -> bool:
@@ -222,7 +232,15 @@ class Engine(QuicConnection):
 
     def take(self, datagram: bytes, address: object, now: float) -> None:
         """A datagram of the peer came."""
+        idle_at = self._close_at
         self.receive_datagram(datagram, address, now)
+        if self._close_at is idle_at and self.is_reset(datagram):
+            self._drop(now)  # nothing in it was a packet of the connection
+
+    def is_reset(self, datagram: bytes) -> bool:
+        """Whether the peer says by this datagram that it knows nothing of the connection (RFC 9000 section 10.3.1)."""
+        used = [self._peer_cid, *(path.peer_cid for path in self._network_paths if path.peer_cid is not None)]
+        return is_reset(datagram, [known.stateless_reset_token for known in used])
 
     def datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         """What is to be sent now, and where to."""
@@ -621,7 +639,34 @@ class Engine(QuicConnection):
         for known in self._host_cids:
             if known.cid not in self._told_ids:
                 self._told_ids.add(known.cid)
+                self._give_token(known)
                 self.observer.connection_id_issued(known.cid)
+
+    def _give_token(self, known: Any) -> None:
+        if self._reset_token is not None:
+            known.stateless_reset_token = self._reset_token(known.cid)
+
+    def _consume_peer_cid(self) -> None:
+        super()._consume_peer_cid()
+        self.observer.peer_id_changed(self._peer_cid.stateless_reset_token)
+
+    def _use_reserved_peer_cid(self, network_path: Any) -> None:
+        super()._use_reserved_peer_cid(network_path)
+        self.observer.peer_id_changed(self._peer_cid.stateless_reset_token)
+
+    def _drop(self, now: float) -> None:
+        """The peer has lost the connection: nothing is sent any more."""
+        if self._state.name in ("DRAINING", "TERMINATED"):
+            return
+        if self._close_event is None:
+            self._is_lost = True
+            self._close_event = events.ConnectionTerminated(
+                error_code=QuicErrorCode.NO_ERROR,
+                frame_type=QuicFrameType.PADDING,
+                reason_phrase="stateless reset",
+            )
+        self._close_pending = False
+        self._close_begin(is_initiator=False, now=now)
 
 
 __all__ = [

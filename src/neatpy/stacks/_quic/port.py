@@ -2,7 +2,7 @@
 
 A client whose address is not proven costs little: handshakes in progress are bounded in number and time, above a number
 of them clients must prove their address first (Retry, RFC 9000 section 8.1.2), and what is not understood is answered
-by nothing or by the versions that are.
+by nothing, by the versions that are, or by a stateless reset where it can only be of a connection that is lost.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from neatpy.stacks._quic.packets import (
     version_negotiation,
 )
 from neatpy.stacks._quic.paths import SharedPath, enlarge_buffers
+from neatpy.stacks._quic.resets import Resets, ending
 from neatpy.stacks._tls.waiting import Waiting, tell_loop
 from neatpy.stacks.contract import Accepted, Address, ListenRequest, StackListener
 from neatpy.system import options
@@ -62,11 +63,13 @@ class QuicListener(StackListener, DatagramObserver):
     __slots__ = (
         "_accepted",
         "_by_id",
+        "_by_reset",
         "_handshakes",
         "_loop",
         "_open",
         "_port",
         "_request",
+        "_resets",
         "_settings",
         "_stack",
         "_tokens",
@@ -84,6 +87,7 @@ class QuicListener(StackListener, DatagramObserver):
         self._accepted = accepted
         self._loop = asyncio.get_running_loop()
         self._by_id: dict[bytes, ServedTransport] = {}
+        self._by_reset: dict[bytes, ServedTransport] = {}
         self._touched: dict[QuicTransport, None] = {}
         self._handshakes = Waiting(HANDSHAKES, self._given_up)
         self._tokens = RetryTokens()
@@ -91,6 +95,7 @@ class QuicListener(StackListener, DatagramObserver):
         self._port: DatagramPort = request.datagrams.open(
             request.local, request.interface, request.properties
         )
+        self._resets = Resets((self._port.local_address, request.interface))
         enlarge_buffers(self._port.socket)
         if request.hop_limit is not None:
             options.set_hop_limit(self._port.socket, request.hop_limit)
@@ -126,9 +131,11 @@ class QuicListener(StackListener, DatagramObserver):
             header = read_header(data)
             if header is None:
                 return None
-            transport = self._by_id.get(header.destination_id)
+            transport = self._by_id.get(header.destination_id) or self._by_reset.get(ending(data))
             if transport is None:
-                if not header.is_long or not self._open or not self._admits(source):
+                if not header.is_long:
+                    return self._reset(data, header.destination_id, source, destination)
+                if not self._open or not self._admits(source):
                     return None
                 if not header.is_known_version:
                     return self._offer_versions(header, data, source, destination)
@@ -156,6 +163,19 @@ class QuicListener(StackListener, DatagramObserver):
         self, header: Any, data: bytes, source: SocketAddress, destination: bytes
     ) -> DatagramObserver | None:
         answer = version_negotiation(header, data)
+        if answer is None:
+            return None
+        self._answer(answer, source, destination)
+        return TAKEN
+
+    def _reset(
+        self, data: bytes, unknown: bytes, source: SocketAddress, destination: bytes
+    ) -> DatagramObserver | None:
+        """Tell the peer that there is no such connection. Nothing in clear says that the datagram is QUIC's: it is not
+        answered where another protocol's may begin like this."""
+        if self._port.others_begin_with(data[0], RECOGNISER_RANK) or not self._admits(source):
+            return None
+        answer = self._resets.answer(data, unknown, time.monotonic())
         if answer is None:
             return None
         self._answer(answer, source, destination)
@@ -189,7 +209,9 @@ class QuicListener(StackListener, DatagramObserver):
         destination: bytes,
     ) -> ServedTransport:
         properties = self._request.properties
-        engine = self._settings.server_engine(properties, original, retried, self._stack.carries_datagrams)
+        engine = self._settings.server_engine(
+            properties, original, retried, self._stack.carries_datagrams, self._resets.token
+        )
         transport = ServedTransport(
             self._stack,
             self._settings,
@@ -202,6 +224,7 @@ class QuicListener(StackListener, DatagramObserver):
         )
         transport.port = self
         transport._spare = None
+        transport._reset_by = b""
         transport.path = SharedPath(self._port, source, destination)
         transport.ids = {header.destination_id}
         self._by_id[header.destination_id] = transport
@@ -220,6 +243,13 @@ class QuicListener(StackListener, DatagramObserver):
         if connection_id in transport.ids:
             transport.ids.discard(connection_id)
             self._by_id.pop(connection_id, None)
+
+    def expect_reset(self, transport: ServedTransport, before: bytes, token: bytes) -> None:
+        """Datagrams that end with this token, and no more with the one before, are resets of this connection."""
+        if self._by_reset.get(before) is transport:
+            del self._by_reset[before]
+        if token:
+            self._by_reset[token] = transport
 
     def _outcome(self, transport: QuicTransport, error: BaseException | None) -> None:
         assert isinstance(transport, ServedTransport)
@@ -254,17 +284,19 @@ class QuicListener(StackListener, DatagramObserver):
         for connection_id in transport.ids:
             self._by_id.pop(connection_id, None)
         transport.ids = set()
+        self.expect_reset(transport, transport._reset_by, b"")
         self._unregister_if_unused()
 
 
 class ServedTransport(QuicTransport):
     """A connection that a client has opened, found by its ids."""
 
-    __slots__ = ("_spare", "ids", "port")
+    __slots__ = ("_reset_by", "_spare", "ids", "port")
 
     ids: set[bytes]
     path: SharedPath
     port: QuicListener
+    _reset_by: bytes
     _spare: asyncio.TimerHandle | None
 
     def done(self) -> None:
@@ -281,6 +313,10 @@ class ServedTransport(QuicTransport):
 
     def connection_id_retired(self, connection_id: bytes) -> None:
         self.port.withdraw(self, connection_id)
+
+    def peer_id_changed(self, reset_token: bytes) -> None:
+        self.port.expect_reset(self, self._reset_by, reset_token)
+        self._reset_by = reset_token
 
     def unused(self) -> None:
         # It is the client's connection, which may have more to ask.

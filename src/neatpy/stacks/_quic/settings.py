@@ -107,13 +107,16 @@ class QuicSettings:
         original_id: bytes,
         retry_id: bytes | None,
         datagrams: bool,
+        reset_token: Callable[[bytes], bytes] | None = None,
     ) -> Engine:
-        """The engine for a client whose first packet was addressed to ``original_id``."""
+        """The engine for a client whose first packet was addressed to ``original_id``. ``reset_token``: what resets the
+        connection with this id."""
         configuration = self._configuration(properties, datagrams)
         configuration.is_client = False
         more: dict[str, Any] = {
             "original_destination_connection_id": original_id,
             "retry_source_connection_id": retry_id,
+            "reset_token": reset_token,
         }
         if self.keeps_sessions:
             more["session_ticket_fetcher"] = self.sessions.redeem
