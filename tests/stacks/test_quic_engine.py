@@ -25,6 +25,7 @@ from neatpy.stacks._quic.engine import (
     EngineObserver,
 )
 from neatpy.stacks._quic.order import Order
+from neatpy.stacks._quic.resets import RESETS, Resets
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -189,6 +190,25 @@ def test_a_retry_token_is_good_for_its_own_address_only() -> None:
     again.token = token[:-1] + bytes([token[-1] ^ 1])
     assert tokens.original_id(again, CLIENT, 1001.0) is None
     assert packets.RetryTokens().original_id(again, CLIENT, 1001.0) is None
+
+
+# Stateless resets
+
+
+def test_two_ports_do_not_tell_each_others_tokens() -> None:
+    one, same, other = (Resets(place) for place in ("one", "one", "other"))
+    assert one.token(b"id") == same.token(b"id") != other.token(b"id")
+
+
+def test_resets_are_allowed_again_as_time_passes() -> None:
+    port = Resets("a port")
+
+    def answered(count: int, now: float) -> int:
+        return sum(port.answer(bytes(50), b"id", now) is not None for _ in range(count))
+
+    assert answered(1000, 10.0) == RESETS
+    assert answered(1000, 10.5) == RESETS // 2
+    assert answered(1000, 1000.0) == RESETS
 
 
 # Amplification
