@@ -9,10 +9,12 @@ import hashlib
 import importlib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,15 @@ from typing import Any
 import pytest
 
 from api.loopback import HOST, MIB, port_of, turns, until
-from api.quic_loopback import TIME, everything_is_given_back, exactly, streams, to_the_end
+from api.quic_loopback import (
+    TIME,
+    everything_is_given_back,
+    exactly,
+    streams,
+    to_the_end,
+    transport_of,
+)
+from api.relay import Relay, forward
 from interop.identities import NAME, Identities
 from interop.programs import Program, running
 from neatpy import (
@@ -29,13 +39,17 @@ from neatpy import (
     Listener,
     LocalEndpoint,
     Preconnection,
+    Reason,
     ReceiveError,
     RemoteEndpoint,
     SecurityParameters,
     SendError,
+    TransportServicesError,
 )
 
 pytest.importorskip("aioquic")
+from neatpy.stacks._quic.port import ServedTransport
+
 __all__ = ["everything_is_given_back"]
 pytestmark = pytest.mark.usefixtures("everything_is_given_back")
 
@@ -388,6 +402,31 @@ async def test_ngtcp2s_server_is_downloaded_from(
         client.abort_group()
 
 
+@needs_ngtcp2_client
+async def test_ngtcp2s_client_takes_the_reset_of_a_listener_that_has_lost_the_connection(
+    identities: Identities,
+) -> None:
+    local = LocalEndpoint(0, address=HOST, protocol="quic")
+    security = identities.serving(alpn="h3")
+
+    def handshake_only(datagram: bytes, from_client: bool, index: int) -> Iterable[bytes]:
+        return (datagram,) if from_client or datagram[0] & 0x80 else ()
+
+    async with (
+        Preconnection(local=local, properties=streams(), security=security).listen() as listener,
+        Relay.to(port_of(listener), handshake_only) as relay,
+        running("gtlsclient", HOST, str(relay.port), f"https://{NAME}/") as client,
+    ):
+        server = await asyncio.wait_for(listener.accept(), TIME)
+        transport = transport_of(server)
+        assert isinstance(transport, ServedTransport)
+        server.abort_group()
+        await until(lambda: not transport.ids)
+        relay.decide = forward
+        await client.ends(TIME)
+        assert re.search("pkt rx .* SR token=", client.output)
+
+
 async def answered(server: Program, port: int, security: SecurityParameters) -> Connection:
     """A Connection to a program that needs a moment until it listens; HTTP/3's own streams are taken."""
     while True:
@@ -438,3 +477,28 @@ async def test_picoquics_server_exchanges_streams_and_bulk(
                 assert await exactly(clone, 8) == b"number %d" % number
             client.send(payload(BULK), final=True)
             assert same(await exactly(client, BULK), payload(BULK))
+
+
+async def test_a_reset_of_picoquics_server_that_has_given_up_is_taken(
+    identities: Identities, other_python: str, free_port: int
+) -> None:
+    async with (
+        running(other_python, PEER, "serve", str(free_port), identities.file("server")) as server,
+        Relay.to(free_port) as relay,
+    ):
+        await server.says("listening")
+        security, properties = identities.trusting(alpn="echo"), streams(conn_timeout=0.4)
+        remote = RemoteEndpoint(NAME, relay.port, address=HOST, protocol="quic")
+        client = Preconnection(remote=remote, properties=properties, security=security).initiate(timeout=TIME)
+        await client
+        client.send(b"a question")
+        assert await exactly(client, 10) == b"a question"
+        client.set_property("conn_timeout", 60)  # theirs stays what they were told
+        light = time.monotonic() + 1.2
+        relay.decide = lambda datagram, *_: (datagram,) if time.monotonic() > light else ()
+        ends: asyncio.Future[TransportServicesError] = asyncio.get_running_loop().create_future()
+        client.on_connection_error = lambda _, error: ends.set_result(error)
+        client.send(b"another one")
+        error = await asyncio.wait_for(ends, TIME)
+        assert error.reason is Reason.CONNECTION_ABORTED
+        assert "stateless reset" in str(error)
