@@ -307,6 +307,27 @@ async def test_a_client_is_reset_by_aioquics_server(foreign_server: ForeignServe
     assert foreign_server.heard == heard
 
 
+async def test_what_only_resembles_a_reset_does_not_end_a_client() -> None:
+    async with through_a_relay() as (client, server, relay):
+        await talk(client, server)
+        engine = transport_of(client).engine
+        used, spare = engine._peer_cid, engine._peer_cid_available[0]
+        token = used.stateless_reset_token
+        for last in (
+            spare.stateless_reset_token,  # of an id that was never used
+            token[:-1] + bytes([token[-1] ^ 1]),
+            token + b"\0",
+            bytes(16),
+        ):
+            relay.inject(b"\x41" + bytes(30) + last, False)
+        relay.inject(b"\x41" + bytes(3) + token, False)  # too small
+        await talk(client, server)
+        assert client.state is ConnectionState.ESTABLISHED
+        await move(client, server)
+        relay.inject(b"\x41" + bytes(30) + token, False)  # of an id that is retired
+        await talk(client, server)
+
+
 async def test_a_reset_while_the_peer_is_judged_refuses_it(foreign_server: ForeignServer) -> None:
     async def judge(_: object) -> bool:
         foreign_server.reset()
