@@ -1,4 +1,5 @@
-"""What the tests of QUIC on real sockets share: a relay between the ends of a Connection, and clients made by hand."""
+"""What the tests of QUIC on real sockets share: a relay between the ends of a Connection, and clients
+and a server made by hand."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
+from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from api.loopback import HOST, port_of, until
-from api.quic_loopback import connected, exactly, going_to, listening
+from api.quic_loopback import IDENTITY, connected, exactly, going_to, listening
 from api.relay import Relay
 from neatpy import Connection, Listener
 from neatpy.stacks._quic import port as quic_port
@@ -110,3 +114,79 @@ async def some(sock: socket.socket) -> list[bytes]:
 
     await until(came)
     return found
+
+
+# A server made by hand
+
+
+class ForeignServer(asyncio.DatagramProtocol):
+    """A server of aioquic's own for one connection, which echoes, and which can lose it."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self.lost = False
+        self._quic: QuicConnection
+        self._has_begun = False
+        self._client: tuple[str, int]
+        self._transport: asyncio.DatagramTransport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    @property
+    def port(self) -> int:
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return port
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        self.heard += 1
+        if self.lost:
+            return
+        if not self._has_begun:
+            self._begin(data, address)
+        self._quic.receive_datagram(data, address, time.monotonic())
+        self._act()
+
+    def _begin(self, first: bytes, client: tuple[str, int]) -> None:
+        self._has_begun = True
+        self._client = client
+        configuration = QuicConfiguration(is_client=False, alpn_protocols=["neatpy"])
+        configuration.certificate = x509.load_pem_x509_certificate(IDENTITY.certificate_chain)
+        configuration.private_key = load_pem_private_key(IDENTITY.private_key, None)
+        self._quic = QuicConnection(
+            configuration=configuration, original_destination_connection_id=first[6 : 6 + first[5]]
+        )
+
+    def _act(self) -> None:
+        while (event := self._quic.next_event()) is not None:
+            if isinstance(event, events.StreamDataReceived):
+                self._quic.send_stream_data(event.stream_id, event.data, event.end_stream)
+        now = time.monotonic()
+        for datagram, address in self._quic.datagrams_to_send(now):
+            self._transport.sendto(datagram, address)
+        due = self._quic.get_timer()
+        self.stop()
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self._wake)
+
+    def _wake(self) -> None:
+        self._quic.handle_timer(time.monotonic())
+        self._act()
+
+    def reset(self) -> None:
+        """Lose the connection, and tell the client so."""
+        self.lost = True
+        self.stop()
+        token = self._quic._host_cids[0].stateless_reset_token
+        self._transport.sendto(b"\x42" + bytes(30) + token, self._client)
+
+    def stop(self) -> None:
+        """Do nothing by itself any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def close(self) -> None:
+        """End it."""
+        self.stop()
+        self._transport.close()
