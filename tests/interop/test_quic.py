@@ -190,7 +190,6 @@ async def test_their_client_sends_unidirectional_streams(package: str, identitie
         preconnection.listen() as listener,
         foreign_client(package, port_of(listener), identities) as client,
     ):
-        server = await listener.accept()
         _, writer = await client.create_stream(is_unidirectional=True)
         writer.write(payload(100_000))
         writer.write_eof()
@@ -199,7 +198,6 @@ async def test_their_client_sends_unidirectional_streams(package: str, identitie
             await one_way.send(b"x")
         assert await to_the_end(one_way) == payload(100_000)
         await asyncio.wait_for(one_way.close(), TIME)
-        server.abort()
 
 
 async def test_their_client_takes_streams_that_we_open(identities: Identities) -> None:

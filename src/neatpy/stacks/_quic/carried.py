@@ -121,6 +121,10 @@ class CarriedFlow(Flow):
             self._mark_over()
             self._transport.abandon(self)
 
+    def discard(self) -> None:
+        """Nobody has taken it."""
+        self._mark_over()
+
     def ended(self, error: TransportServicesError | None) -> None:
         """Report Closed, or what broke."""
         if self.over:

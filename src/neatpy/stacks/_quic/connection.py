@@ -76,6 +76,7 @@ class QuicTransport(EngineObserver):
         "properties",
         "server_name",
         "stack",
+        "unheard",
     )
 
     path: Path
@@ -117,6 +118,8 @@ class QuicTransport(EngineObserver):
         self._goodbye: list[tuple[bytes, Any]] | None = None
         self._held_task: asyncio.Future[bool] | None = None
         self._writers: dict[CarriedFlow, None] = {}
+        self.unheard: dict[int, None] = {}
+        """Streams that the peer has opened and on which nothing came yet."""
 
     @property
     def is_client(self) -> bool:
@@ -151,6 +154,10 @@ class QuicTransport(EngineObserver):
         """Nothing more comes in this wake-up: act on what came."""
         if self._state == OVER:
             return
+        if self._state == HELD:
+            if self.engine.closing is not None:
+                self._peer_closed(self.engine.closing)
+            return  # nothing of what a peer says is told before it is trusted
         turn = self._turn
         self._in_turn = turn.active = True
         try:
@@ -267,11 +274,15 @@ class QuicTransport(EngineObserver):
 
     # The handshake
 
-    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> None:
+    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> bool:
         self.early, self.handshaken = early_data_accepted, True
         if resumed or not self._judges:
             self._open()
-            return
+        else:
+            self._judge()
+        return self._state == OPEN
+
+    def _judge(self) -> None:
         chain = self.engine.peer_chain()
         failure = self._settings.trust.verdict(chain, self.server_name)
         callback = self._settings.security.trust_verification_callback
@@ -326,10 +337,6 @@ class QuicTransport(EngineObserver):
         for flow in list(self.flows.values()):
             flow.opened()
 
-    def accept_early(self) -> None:
-        """On the server's side: a resumed client's data came with its first packets."""
-        self._tell_outcome(None)
-
     def _tell_outcome(self, error: BaseException | None) -> None:
         outcome, self._outcome = self._outcome, None
         if outcome is not None:
@@ -353,9 +360,13 @@ class QuicTransport(EngineObserver):
         flow = self.flows.get(stream)
         if isinstance(flow, QuicFlow):
             flow.peer_opened()
+        else:
+            self.unheard[stream] = None
 
     def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
-        flow = self.flows.get(stream) or self._offer(stream)
+        flow = self.flows.get(stream)
+        if flow is None and stream in self.unheard:
+            flow = self._offer(stream)
         if isinstance(flow, QuicFlow):
             flow.take(data, ended)
         else:
@@ -368,16 +379,14 @@ class QuicTransport(EngineObserver):
 
     def _offer(self, stream: int) -> CarriedFlow | None:
         """The peer opened a stream: it is the business of the oldest Flow that is left."""
-        engine = self.engine
-        if not engine.is_peers(stream):
+        del self.unheard[stream]
+        if self._state == HANDSHAKE and not self._accepts_early():
+            return None
+        if self._state == OVER:
             return None
         if DATAGRAMS in self.flows:
-            engine.stop(stream, ABORTED)
+            self._refuse_stream(stream)
             return None
-        if self._outcome is not None:
-            self.accept_early()
-            if stream in self.flows:
-                return self.flows[stream]
         parent = next((flow for flow in self.flows.values() if not flow.over and not flow.closing), None)
         flow = QuicFlow(self, stream, UNBOUND, self.properties)
         self.flows[stream] = flow
@@ -387,14 +396,30 @@ class QuicTransport(EngineObserver):
         else:
             self.unparented(flow)
         if not is_bound(flow):
-            flow.abort()
+            flow.discard()
+            self._refuse_stream(stream)
+            self.forget(flow)
             return None
         return flow
+
+    def _accepts_early(self) -> bool:
+        """Data came before the handshake was complete: whether they are those of a client that we know, so that its
+        connection is accepted with them (0-RTT)."""
+        return False
+
+    def _refuse_stream(self, stream: int) -> None:
+        """Nobody here wants this stream, which leaves all others alone."""
+        self.engine.reset(stream, ABORTED)
+        self.engine.stop(stream, ABORTED)
+        self.schedule()
 
     def stream_reset(self, stream: int, code: int) -> None:
         flow = self.flows.get(stream)
         if isinstance(flow, QuicFlow):
             flow.peer_aborted(code)
+        elif stream in self.unheard:
+            del self.unheard[stream]
+            self._refuse_stream(stream)  # our side of it too, or it would stay
 
     def stop_asked(self, stream: int, code: int) -> None:
         flow = self.flows.get(stream)
@@ -408,12 +433,16 @@ class QuicTransport(EngineObserver):
 
     def forget(self, flow: CarriedFlow) -> None:
         """Nothing is left of this Flow on either side."""
+        self.forget_stream(flow)
+        if not self.flows and self._state in (HANDSHAKE, HELD, OPEN):
+            self.unused()
+
+    def forget_stream(self, flow: CarriedFlow) -> None:
+        """This Flow has nothing more to do with its stream."""
         self._writers.pop(flow, None)
         if self.flows.get(flow.stream) is flow:
             del self.flows[flow.stream]
         self.order.forget(flow.stream)
-        if not self.flows and self._state in (HANDSHAKE, HELD, OPEN):
-            self.unused()
 
     def unused(self) -> None:
         """Nothing is left of any Flow, and we can make no more."""

@@ -52,8 +52,10 @@ class EngineObserver:
 
     __slots__ = ()
 
-    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> None:
-        """Both sides have finished; the peer's certificate is not judged yet."""
+    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> bool:
+        """Both sides have finished; the peer's certificate is not judged yet. True if what came after it may be told
+        too; else it is kept for the next time."""
+        return True
 
     def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
         """The next bytes of a stream, in order. ``ended``: there are no more."""
@@ -292,7 +294,8 @@ class Engine(QuicConnection):
             elif kind is events.StopSendingReceived:
                 observer.stop_asked(event.stream_id, event.error_code)
             elif kind is events.HandshakeCompleted:
-                observer.handshake_complete(event.early_data_accepted, event.session_resumed)
+                if not observer.handshake_complete(event.early_data_accepted, event.session_resumed):
+                    return
             elif kind is events.ConnectionIdRetired:
                 observer.connection_id_retired(event.connection_id)
             elif kind is events.PingAcknowledged:

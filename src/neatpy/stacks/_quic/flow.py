@@ -27,6 +27,8 @@ PEER_LINGER = 10.0
 LINGER = 10.0
 """Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
 
+_ONLY_PEER = "only the peer sends on this stream"
+
 UNSENT = 256 * 1024
 """Bytes that the engine holds for a stream beyond what it has sent: enough for a burst, and little to regret."""
 
@@ -63,14 +65,8 @@ class QuicFlow(CarriedFlow):
         self, transport: QuicTransport, stream: int, observer: FlowObserver, properties: TransportProperties
     ) -> None:
         super().__init__(transport, stream, observer, properties)
-        one_way, peers = bool(stream & 2), transport.engine.is_peers(stream)
-        self._can_send = not (one_way and peers)
-        self._can_receive = not (one_way and not peers)
-        self._usable = not peers
-        """Whether the engine knows the stream; one of the peer's is not there before the peer opens it."""
         self._finishing = self._gone = False
-        self._peer_finished = not self._can_receive
-        self._delivered = not self._can_send
+        self._use_directions()
         self._refused: TransportServicesError | None = None
         self._early = b""
         """What has travelled with the handshake and will be given to ``send`` once more."""
@@ -79,6 +75,36 @@ class QuicFlow(CarriedFlow):
         self._last_backlog = -1
         transport.prioritise(stream, properties.conn_priority)
 
+    def _use_directions(self) -> None:
+        one_way, peers = bool(self.stream & 2), self._transport.engine.is_peers(self.stream)
+        self._can_send = not (one_way and peers)
+        self._can_receive = not (one_way and not peers)
+        self._usable = not peers
+        """Whether the engine knows the stream; one of the peer's is not there before the peer opens it."""
+        self._peer_finished = not self._can_receive
+        self._delivered = not self._can_send
+
+    @property
+    def expected(self) -> bool:
+        """Whether it waits for the peer to open its stream."""
+        return not self._usable
+
+    def adopt(self, stream: int) -> None:
+        """The peer has begun with this stream and not with the one that was expected."""
+        transport = self._transport
+        transport.forget_stream(self)
+        self.stream = stream
+        transport.flows[stream] = self
+        transport.prioritise(stream, self._properties.conn_priority)
+        self._use_directions()
+        rests = self._rests
+        if rests is not None and not self._can_send:
+            self._rests = None
+            self.writable = True
+            for rest in rests:
+                self.observer.failed(rest.token, SendError(_ONLY_PEER, Reason.PROTOCOL_FAILED))
+        self.peer_opened()
+
     # Sending
 
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
@@ -86,7 +112,7 @@ class QuicFlow(CarriedFlow):
         if refused is not None:
             raise SendError(str(refused), refused.reason, context)
         if not self._can_send:
-            raise SendError("only the peer sends on this stream", Reason.PROTOCOL_FAILED, context)
+            raise SendError(_ONLY_PEER, Reason.PROTOCOL_FAILED, context)
         if self._early:
             data = self._unsaid(data)
         transport = self._transport
@@ -408,6 +434,9 @@ def first_flow(transport: QuicTransport, observer: FlowObserver, properties: Tra
         stream = 3 if transport.is_client else 2
     else:
         stream = engine.open_stream(False) if transport.is_client else 0
+    if transport.unheard and engine.is_peers(stream):
+        stream = min(transport.unheard)  # what the client has begun with
+        del transport.unheard[stream]
     flow = QuicFlow(transport, stream, observer, properties)
     transport.flows[stream] = flow
     if engine.knows(stream):
@@ -417,7 +446,7 @@ def first_flow(transport: QuicTransport, observer: FlowObserver, properties: Tra
 
 def sibling_flow(transport: QuicTransport, properties: TransportProperties) -> QuicFlow:
     """A Flow on a new stream of ours. Raises CloneError where the peer allows no more, or the connection is over."""
-    if not transport.is_open:
+    if transport.over:
         raise CloneError("the connection has ended", Reason.CONNECTION_CLOSED)
     direction = properties.direction
     one_way = direction is Direction.UNIDIRECTIONAL_SEND

@@ -12,7 +12,7 @@ from neatpy.enumerations import CapacityProfile, Preference
 from neatpy.stacks._quic.datagram_flow import datagram_flow, no_datagrams
 from neatpy.stacks._quic.flow import QuicFlow, first_flow
 from neatpy.stacks._quic.moving import MovingTransport, Place
-from neatpy.stacks._quic.settings import wants_early_data
+from neatpy.stacks._quic.settings import NewSessions, wants_early_data
 from neatpy.stacks.contract import Address
 from neatpy.system import options
 from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
@@ -37,11 +37,14 @@ async def connect(
     peer = (server_name, candidate.remote.port)
     resumes = settings.keeps_sessions and not properties.isolate_session
     session = settings.sessions.take(peer) if resumes and wants_early_data(properties) else None
-    keep = functools.partial(settings.sessions.keep, peer) if resumes else None
+    sessions = NewSessions(functools.partial(settings.sessions.keep, peer))
+    keep = sessions.add if resumes else None
     engine = settings.client_engine(server_name, properties, session, keep, stack.carries_datagrams)
     shaken: asyncio.Future[None] = loop.create_future()
 
     def outcome(_: object, error: BaseException | None) -> None:
+        if error is None:
+            sessions.trust()
         if not shaken.done():
             if error is None:
                 shaken.set_result(None)

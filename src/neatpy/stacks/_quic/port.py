@@ -17,7 +17,7 @@ from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, is_bound
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.datagram_flow import datagram_flow
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
-from neatpy.stacks._quic.flow import first_flow
+from neatpy.stacks._quic.flow import QuicFlow, first_flow
 from neatpy.stacks._quic.packets import (
     SHORT_HEADERS_ID,
     RetryTokens,
@@ -252,29 +252,32 @@ class QuicListener(StackListener, DatagramObserver):
             self._by_reset[token] = transport
 
     def _outcome(self, transport: QuicTransport, error: BaseException | None) -> None:
-        assert isinstance(transport, ServedTransport)
-        self._handshakes.forget(transport)
+        self.settled(transport)
         request = self._request
         if error is not None:
             request.refused(self._stack, transport.path.remote_address, error)
             tell_loop(error)
-            return
-        if not self._open:
+        elif not self._open:
             transport.end(ABORTED)
-            return
-        begin = datagram_flow if self._stack.carries_datagrams else first_flow
-        flow = begin(transport, UNBOUND, request.properties)
-        self._accepted(flow)
-        if not is_bound(flow) and not flow.over:
-            flow.abort()
+        elif not transport.flows:  # else it was accepted early
+            begin = datagram_flow if self._stack.carries_datagrams else first_flow
+            flow = begin(transport, UNBOUND, request.properties)
+            self._accepted(flow)
+            if not is_bound(flow) and not flow.over:
+                flow.abort()
+
+    def settled(self, transport: QuicTransport) -> None:
+        """Its handshake is complete, or has failed."""
+        assert isinstance(transport, ServedTransport)
+        self._handshakes.forget(transport)
 
     def accept(self, flow: CarriedFlow) -> None:
-        """A client has gone on with a new stream after the others had ended."""
+        """A client sends early data, or has gone on with a new stream after the others had ended."""
         if self._open:
             self._accepted(flow)
 
     def _given_up(self, transport: QuicTransport, why: EstablishmentError) -> None:
-        if why.reason is not Reason.LOCAL_ABORT:
+        if why.reason is not Reason.LOCAL_ABORT and not transport.flows:
             self._request.refused(self._stack, transport.path.remote_address, why)
 
     def _forget(self, transport: QuicTransport) -> None:
@@ -334,6 +337,10 @@ class ServedTransport(QuicTransport):
     def unparented(self, flow: CarriedFlow) -> None:
         self.port.accept(flow)
 
+    def _accepts_early(self) -> bool:
+        # Only a client that resumes a session has keys to send with so early.
+        return not self.engine.is_complete
+
     def _stop_timers(self) -> None:
         super()._stop_timers()
         self._stop_sparing()
@@ -343,6 +350,18 @@ class ServedTransport(QuicTransport):
             self._spare.cancel()
             self._spare = None
 
+    def stream_opened(self, stream: int) -> None:
+        if len(self.flows) == 1:
+            (first,) = self.flows.values()
+            if isinstance(first, QuicFlow) and first.expected and first.stream != stream:
+                first.adopt(stream)
+                return
+        super().stream_opened(stream)
+
+    def _open(self) -> None:
+        super()._open()
+        self.port.settled(self)
+
     def abort(self) -> None:
-        """Give the handshake up."""
-        self.end(ABORTED)
+        """Give the handshake up, and whoever was accepted with early data."""
+        self._fail(EstablishmentError("the handshake was not completed", Reason.TIMEOUT))

@@ -40,7 +40,7 @@ MOST_STREAMS = 4096
 IDLE_TIMEOUT = 300.0
 """Seconds without any packet after which a connection is over, where ``conn_timeout`` says nothing."""
 
-_SESSIONS_KEPT = 64
+_SESSIONS_KEPT, _SESSIONS_AT_FIRST = 64, 8
 _LARGEST_FRAME = 65535
 
 
@@ -210,6 +210,30 @@ class Sessions:
 
     def _is_fresh(self, since: float) -> bool:
         return self._lifetime is None or time.monotonic() - since < self._lifetime
+
+
+class NewSessions:
+    """The sessions that one server gives us: kept from the moment on when it is trusted, for a session that is resumed
+    spares the server from being judged again."""
+
+    __slots__ = ("_keep", "_untrusted")
+
+    def __init__(self, keep: Callable[[Any], None]) -> None:
+        self._keep = keep
+        self._untrusted: list[Any] | None = []
+
+    def add(self, ticket: Any) -> None:
+        """The server has given us one."""
+        if self._untrusted is None:
+            self._keep(ticket)
+        elif len(self._untrusted) < _SESSIONS_AT_FIRST:
+            self._untrusted.append(ticket)
+
+    def trust(self) -> None:
+        """The server is who it should be."""
+        untrusted, self._untrusted = self._untrusted, None
+        for ticket in untrusted or ():
+            self._keep(ticket)
 
 
 def most_streams(limit: float) -> int:
