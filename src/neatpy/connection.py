@@ -21,19 +21,18 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from neatpy.data_path import DataPath
-from neatpy.enumerations import ConnectionState, PropertyKind
+from neatpy.enumerations import ConnectionState
 from neatpy.errors import (
     CloneError,
     ConnectionError,
     EstablishmentError,
-    PropertyError,
     Reason,
     ReceiveError,
     TransportServicesError,
 )
 from neatpy.hook import hook
-from neatpy.properties import find_property
 from neatpy.receiving import ITERATING
+from neatpy.sending import settle
 
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from neatpy.group import ConnectionGroup
     from neatpy.intent import Intent
     from neatpy.message import Message, MessageContext
-    from neatpy.properties import TransportProperties
     from neatpy.stacks.contract import Candidate, Data, Flow
 
 
@@ -259,22 +257,10 @@ class Connection:
         the whole group but for ``conn_priority``. Allowed while establishing. A failure is a ``CloneError`` when the
         clone is awaited, and ``on_clone_error`` here.
         """
-        from neatpy.group import ConnectionGroup, begin_clone
+        from neatpy.group import clone
 
         self._check_loop()
-        intent = self._intent
-        if connection_properties or framer is not None:
-            intent = self._changed_intent(connection_properties, framer)
-            self._share(connection_properties)
-        clone = Connection(intent, self._loop)
-        if self._group is None:
-            self._group = ConnectionGroup(self)
-        self._group.members.add(clone)
-        clone._group = self._group
-        if hook.active:
-            hook.emit(hook.events.Cloned(self, clone=clone))
-        begin_clone(self, clone)
-        return clone
+        return clone(self, framer, connection_properties)
 
     # Ending
 
@@ -297,18 +283,9 @@ class Connection:
 
     def close_group(self) -> asyncio.Future[None]:
         """Close all Connections of the group; the future is done when all are Closed."""
-        gathered = asyncio.gather(
-            *(member.close() for member in self.grouped_connections), return_exceptions=True
-        )
-        done: asyncio.Future[None] = self._loop.create_future()
+        from neatpy.group import close_all
 
-        def report(results: asyncio.Future[list[BaseException | None]]) -> None:
-            errors = [] if results.cancelled() else [one for one in results.result() if one is not None]
-            if not done.done():
-                _settle(done, errors[0] if errors else None)
-
-        gathered.add_done_callback(report)
-        return done
+        return close_all(self)
 
     def abort(self) -> None:
         """End at once and discard what was not delivered; waiting actions and ``on_connection_error`` get
@@ -413,12 +390,10 @@ class Connection:
         Raises PropertyError for a name or value that is not allowed, a read-only or Selection Property, another
         protocol's property, or a value that the system refuses; the Connection stands as it was.
         """
+        from neatpy.changes import set_property
+
         self._check_loop()
-        if self._state is ConnectionState.CLOSED:
-            raise PropertyError("the connection is closed", Reason.CONNECTION_CLOSED)
-        canonical = self._set_own_property(name, value)
-        if self._group is not None and find_property(canonical).kind is PropertyKind.CONNECTION:
-            self._group.entangle(self, canonical, value)
+        set_property(self, name, value)
 
     def get_properties(self) -> Mapping[str, Any]:
         """A snapshot by snake_case name: state, stack, endpoints, paths, Connection and Message Properties, Selection
@@ -519,19 +494,12 @@ class Connection:
         if attempt is None:
             flow.observer = self._path
         if self._candidate is not None and self._candidate.properties is not self._intent.properties:
-            self._apply_changes(flow, self._candidate.properties)
+            from neatpy.changes import apply_changes
+
+            apply_changes(self, flow, self._candidate.properties)
         self._path.bind(flow)
         if attempt is not None:
             attempt.bind(self._path)
-
-    def _apply_changes(self, flow: Flow, before: TransportProperties) -> None:
-        """Make act what was set while the Flow was established."""
-        for name, value in self._intent.properties.explicit().items():
-            if before.get(name) != value:
-                try:
-                    flow.apply(name, value)
-                except PropertyError as error:
-                    self.flow_soft_error(error)
 
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
         if self._state is ConnectionState.CLOSED:
@@ -549,26 +517,6 @@ class Connection:
         if hook.active:
             hook.emit(hook.events.EstablishmentFailed(self, error=error))
         self._end(error, discard=True)
-
-    async def _connect_like(self, candidate: Candidate) -> None:
-        """A Flow of our own to where that candidate led."""
-        from neatpy.establishment.attempt import Attempt
-        from neatpy.stacks.contract import Candidate
-
-        ours = Candidate(
-            candidate.stack,
-            candidate.remote,
-            self._intent.properties,
-            candidate.security,
-            local=None if candidate.local is None else candidate.local._replace(port=0),
-            interface=candidate.interface,
-            server_name=candidate.server_name,
-            hop_limit=candidate.hop_limit,
-        )
-        attempt = Attempt(ours)
-        flow = await attempt.connect(self._prepare if self._intent.framers else None)
-        self._candidate = ours
-        self._established(flow, attempt)
 
     async def _prepare(self, flow: Flow) -> Flow:
         """Put the framers on a Flow and let them shake hands."""
@@ -621,7 +569,7 @@ class Connection:
         if self._linger is not None:
             self._linger.cancel()
         if self.initial_send is not None and isinstance(error, EstablishmentError):
-            _settle(self.initial_send, error)
+            settle(self.initial_send, error)
         self._path.end(error or _CLOSED, discard=discard)
         if self._ready is not None:
             self._wake_waiters()
@@ -638,76 +586,13 @@ class Connection:
                 hook.emit(hook.events.ConnectionFailed(self, error=error))
             self._call_soon("on_connection_error", self, error)
         if self._closed_future is not None:
-            _settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
-
-    def _changed_intent(self, changes: Mapping[str, Any], framer: Framer | None) -> Intent:
-        """What we were asked to do, with other Connection Properties, or with this framer alone."""
-        properties = self._intent.properties.snapshot()
-        for name, value in changes.items():
-            self._check_namespace(_check_settable(name))
-            properties.set(name, value)
-        framers = self._intent.framers
-        if framer is not None:
-            from neatpy.framer import checked_framer
-
-            framers = (checked_framer(framer),)
-        return self._intent.like(properties, framers)
-
-    def _share(self, changes: Mapping[str, Any]) -> None:
-        """What a clone is to have, all members of the group have (RFC 9622 section 7.4)."""
-        for name, value in changes.items():
-            found = find_property(name)
-            if (
-                found.kind is PropertyKind.CONNECTION
-                and found.name != "conn_priority"
-                and self._state is not ConnectionState.CLOSED
-            ):
-                self.set_property(found.name, value)
-
-    def _set_own_property(self, name: str, value: object) -> str:
-        canonical = _check_settable(name)
-        self._check_namespace(canonical)
-        flow = self._path.flow
-        changed = self._intent.properties.snapshot()
-        try:
-            changed.set(canonical, value)
-        except (ValueError, TypeError) as error:
-            raise PropertyError(str(error)) from error
-        if flow is not None:
-            flow.apply(canonical, changed.get(canonical))
-        self._intent = self._intent.like(changed, self._intent.framers)
-        self._path.use(self._intent)
-        if hook.active:
-            hook.emit(hook.events.PropertyChanged(self, name=canonical, value=value))
-        return canonical
-
-    def _check_namespace(self, canonical: str) -> None:
-        """Raises PropertyError for a property of a protocol that the stack in use has not."""
-        flow = self._path.flow
-        namespace, dot, _ = canonical.partition(".")
-        if dot and namespace != "_neatpy" and flow is not None and namespace != flow.stack.features.namespace:
-            raise PropertyError(
-                f"{canonical} is a property of {namespace}; this connection runs on {flow.stack.name}"
-            )
+            settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
 
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
-        from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
+        from neatpy.changes import change_endpoints
 
         self._check_loop()
-        if not endpoints:
-            raise ValueError(f"{action} takes at least one endpoint")
-        kind = RemoteEndpoint if action.endswith("remote") else LocalEndpoint
-        for endpoint in endpoints:
-            if not isinstance(endpoint, kind):
-                raise TypeError(f"{action} takes {kind.__name__} objects, not {endpoint!r}")
-        known = (*self._intent.remotes, *self._intent.locals, self.remote_endpoint, self.local_endpoint)
-        if action.startswith("add"):
-            endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in known)
-        flow = self._path.flow
-        if endpoints and flow is None:
-            raise PropertyError(f"a connection that is not established uses one path: no {action}")
-        for endpoint in endpoints:
-            cast("Flow", flow).change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
+        change_endpoints(self, action, endpoints)
 
     # data_path.Owner
 
@@ -781,26 +666,5 @@ def _check_lengths(minimum: int | None, maximum: int | None) -> None:
             raise ValueError(f"{name} is at least 1, not {value}")
 
 
-def _check_settable(name: str) -> str:
-    """The canonical name of a property that may be set on a Connection; raises PropertyError for others."""
-    found = find_property(name)
-    if found.kind is PropertyKind.SELECTION:
-        raise PropertyError(f"{found.name} is a Selection Property: it acts before establishment only")
-    if found.read_only:
-        raise PropertyError(f"{found.name} is read-only")
-    return found.name
-
-
 def _with_zone(ip: str, scope: str) -> str:
     return f"{ip}%{scope}" if scope else ip
-
-
-def _settle(future: asyncio.Future[Any], error: BaseException | None) -> None:
-    """Answer a future that may have been cancelled, and that nobody has to ask."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
-        future._log_traceback = False

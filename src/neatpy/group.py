@@ -7,16 +7,23 @@ otherwise.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from types import CoroutineType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from neatpy.enumerations import ConnectionState, PropertyKind
 from neatpy.errors import CloneError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.hook import hook
+from neatpy.properties import find_property
+from neatpy.sending import settle
 
 if TYPE_CHECKING:
     from neatpy.connection import Connection
+    from neatpy.framer import Framer
     from neatpy.group_sending import Turns
-    from neatpy.stacks.contract import Flow
+    from neatpy.intent import Intent
+    from neatpy.stacks.contract import Candidate, Flow
 
 _NOT_ENTANGLED = frozenset({"conn_priority"})
 
@@ -83,11 +90,13 @@ class ConnectionGroup:
             self._turns.set_scheduler(origin._intent.properties.conn_scheduler)
         if name in _NOT_ENTANGLED:
             return
+        from neatpy.changes import set_own_property
+
         for member in tuple(self.members):
             if member is origin:
                 continue
             try:
-                member._set_own_property(name, value)
+                set_own_property(member, name, value)
             except PropertyError as error:
                 self.leave(member)
                 self._parents.pop(member, None)
@@ -95,7 +104,40 @@ class ConnectionGroup:
                 member._fire("on_clone_error", member, _as_clone_error(error))
 
 
-def begin_clone(parent: Connection, clone: Connection) -> None:
+def clone(parent: Connection, framer: Framer | None, changes: Mapping[str, Any]) -> Connection:
+    """Another Connection to the same peer; see ``Connection.clone``."""
+    from neatpy.connection import Connection
+
+    intent = parent._intent
+    if changes or framer is not None:
+        intent = _changed(parent, framer, changes)
+    cloned = Connection(intent, parent._loop)
+    group = parent._group
+    if group is None:
+        group = parent._group = ConnectionGroup(parent)
+    group.members.add(cloned)
+    cloned._group = group
+    if hook.active:
+        hook.emit(hook.events.Cloned(parent, clone=cloned))
+    _begin(parent, cloned)
+    return cloned
+
+
+def _changed(parent: Connection, framer: Framer | None, changes: Mapping[str, Any]) -> Intent:
+    """What a clone is to do. The properties that it is to have, all members of the group have, but for those that are
+    each member's own (RFC 9622 section 7.4)."""
+    from neatpy.changes import changed_intent, set_property
+
+    intent = changed_intent(parent, changes, framer)
+    for name, value in changes.items():
+        found = find_property(name)
+        shared = found.kind is PropertyKind.CONNECTION and found.name not in _NOT_ENTANGLED
+        if shared and parent._state is not ConnectionState.CLOSED:
+            set_property(parent, found.name, value)
+    return intent
+
+
+def _begin(parent: Connection, clone: Connection) -> None:
     """Give a clone its Flow: a stream beside the parent's, at once where that takes no time, or a new Flow to the same
     peer. What it comes to is heard of by handlers that are set after this."""
     stream = _stream_at_once(parent, clone)
@@ -129,7 +171,7 @@ async def _establish(parent: Connection, clone: Connection) -> None:
         except CloneError as error:
             if error.reason is not Reason.NOT_CLONEABLE or parent._candidate is None:
                 raise
-            await clone._connect_like(parent._candidate)
+            await _connect_like(clone, parent._candidate)
             if clone._group is not None:
                 clone._group.share(parent, clone)
         else:
@@ -153,6 +195,27 @@ async def _open_stream(parent: Connection, clone: Connection) -> Flow:
     return await frame(sibling, intent.framers, clone)
 
 
+async def _connect_like(clone: Connection, candidate: Candidate) -> None:
+    """A Flow of its own to where that candidate led."""
+    from neatpy.establishment.attempt import Attempt
+    from neatpy.stacks.contract import Candidate
+
+    own = Candidate(
+        candidate.stack,
+        candidate.remote,
+        clone._intent.properties,
+        candidate.security,
+        local=None if candidate.local is None else candidate.local._replace(port=0),
+        interface=candidate.interface,
+        server_name=candidate.server_name,
+        hop_limit=candidate.hop_limit,
+    )
+    attempt = Attempt(own)
+    flow = await attempt.connect(clone._prepare if clone._intent.framers else None)
+    clone._candidate = own
+    clone._established(flow, attempt)
+
+
 def join(parent: Connection, flow: Flow) -> Connection:
     """A stream that the peer opened beside ``parent``, as an established Connection of its group."""
     from neatpy.connection import Connection
@@ -165,6 +228,20 @@ def join(parent: Connection, flow: Flow) -> Connection:
     parent._group.members.add(connection)
     connection._established(flow, None)
     return connection
+
+
+def close_all(member: Connection) -> asyncio.Future[None]:
+    """Close all Connections of a group; the future is done when all are Closed, and raises the first error."""
+    closing = asyncio.gather(*(one.close() for one in member.grouped_connections), return_exceptions=True)
+    done: asyncio.Future[None] = member._loop.create_future()
+
+    def report(results: asyncio.Future[list[BaseException | None]]) -> None:
+        errors = [] if results.cancelled() else [one for one in results.result() if one is not None]
+        if not done.done():
+            settle(done, errors[0] if errors else None)
+
+    closing.add_done_callback(report)
+    return done
 
 
 def _as_clone_error(error: Exception) -> CloneError:

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neatpy.message import MessageContext
 
@@ -42,6 +42,17 @@ class SendFuture(_MessageContextFuture):
         if not self.done():
             self.set_exception(error)
             self._log_traceback = False
+
+
+def settle(future: asyncio.Future[Any], error: BaseException | None) -> None:
+    """Answer a future that may have been cancelled, and that nobody has to ask."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future._log_traceback = False
 
 
 class _Kept:
