@@ -421,6 +421,11 @@ class Engine(QuicConnection):
             return 0
         return max(0, min(int(accepted), self._max_datagram_size - _SHORT_HEADER) - _FRAME_HEADER)
 
+    @property
+    def takes_datagrams(self) -> bool:
+        """Whether the peer does."""
+        return bool(self._remote_max_datagram_frame_size)
+
     def send_unreliably(self, data: bytes) -> None:
         """Send a datagram, which must not exceed ``largest_datagram``."""
         self.send_datagram_frame(data)
@@ -544,6 +549,9 @@ class Engine(QuicConnection):
         self._loss._pacer._max_datagram_size = size
         controller: Any = self._loss._cc
         controller._max_datagram_size = size
+        largest = self.largest_datagram()
+        if any(len(data) > largest for data in self._datagrams_pending):  # they would be in the way for ever
+            self._datagrams_pending = deque(data for data in self._datagrams_pending if len(data) <= largest)
 
     # What the engine is made to do otherwise
 
