@@ -255,8 +255,9 @@ class Connection:
         """Open another Connection to the same peer, in the same group (RFC 9622 section 7.4).
 
         A stream of the same transport connection where the stack has streams, else a transport connection of its own.
-        Framers are as here, or ``framer`` alone; Connection Properties are as here except those given. Allowed while
-        establishing. A failure is a ``CloneError`` when the clone is awaited, and ``on_clone_error`` here.
+        Framers are as here, or ``framer`` alone; Connection Properties are as here except those given, which are set on
+        the whole group but for ``conn_priority``. Allowed while establishing. A failure is a ``CloneError`` when the
+        clone is awaited, and ``on_clone_error`` here.
         """
         from neatpy.group import ConnectionGroup, begin_clone
 
@@ -264,6 +265,7 @@ class Connection:
         intent = self._intent
         if connection_properties or framer is not None:
             intent = self._changed_intent(connection_properties, framer)
+            self._share(connection_properties)
         clone = Connection(intent, self._loop)
         if self._group is None:
             self._group = ConnectionGroup(self)
@@ -650,6 +652,17 @@ class Connection:
 
             framers = (checked_framer(framer),)
         return self._intent.like(properties, framers)
+
+    def _share(self, changes: Mapping[str, Any]) -> None:
+        """What a clone is to have, all members of the group have (RFC 9622 section 7.4)."""
+        for name, value in changes.items():
+            found = find_property(name)
+            if (
+                found.kind is PropertyKind.CONNECTION
+                and found.name != "conn_priority"
+                and self._state is not ConnectionState.CLOSED
+            ):
+                self.set_property(found.name, value)
 
     def _set_own_property(self, name: str, value: object) -> str:
         canonical = _check_settable(name)

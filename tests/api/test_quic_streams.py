@@ -155,7 +155,7 @@ async def test_a_stream_that_has_ended_makes_room_for_another() -> None:
 
 
 async def test_a_clone_beyond_the_peers_limit_goes_on_a_new_connection() -> None:
-    async with listening(properties=streams(group_conn_limit=2)) as listener, echoing(listener):
+    async with listening(properties=streams(group_conn_limit=1)) as listener, echoing(listener):
         client = await going_to(port_of(listener)).initiate(timeout=TIME)
         within, beyond = await ready(client.clone()), await ready(client.clone())
         assert transport_of(within) is transport_of(client)
@@ -171,6 +171,7 @@ async def test_a_higher_limit_is_told_to_the_peer() -> None:
     async with pair(server_properties=streams(group_conn_limit=1)) as (client, server):
         client.send(b"x")
         await exactly(server, 1)
+        await ready(client.clone())
         assert not transport_of(client).engine.may_open(False)
         server.set_property("group_conn_limit", 3)
         server.send(b"x")

@@ -38,9 +38,9 @@ _SWITCHED_OFF = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPROTONOSU
 
 
 def wants_fast_open(properties: TransportProperties) -> bool:
-    """Whether the application asks for 0-RTT (RFC 9622 section 6.2.5). Unasked, nothing travels with a SYN: some
-    networks drop such packets."""
-    return properties.zero_rtt_msg in _WANTED
+    """Whether the application asks for 0-RTT (RFC 9622 section 6.2.5), and not to be recognised by a cookie (section
+    8.1.10). Unasked, nothing travels with a SYN: some networks drop such packets."""
+    return properties.zero_rtt_msg in _WANTED and not properties.isolate_session
 
 
 def begin_fast_open(

@@ -83,7 +83,7 @@ class TlsStack(Stack):
         flow = TlsFlow(self, candidate.security, engine, observer, outcome)
         try:
             below = self._candidate_below(candidate)
-            if candidate.properties.zero_rtt_msg in (Preference.REQUIRE, Preference.PREFER):
+            if not isolated and candidate.properties.zero_rtt_msg in (Preference.REQUIRE, Preference.PREFER):
                 below.early = flow.hello()  # it may be replayed: nothing of the application's is in it
             flow.start(await self._lower().connect(below, Below(flow)), below.early or b"")
             await shaken

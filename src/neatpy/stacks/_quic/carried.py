@@ -108,6 +108,9 @@ class CarriedFlow(Flow):
             soft.__cause__ = error
             self.observer.soft_error(soft)
 
+    def peer_left(self) -> None:
+        """The network says that nobody listens where the peer was."""
+
     def path_changed(self) -> None:
         """Packets take another way."""
         if not self.over:

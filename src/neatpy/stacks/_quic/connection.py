@@ -13,11 +13,13 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
+from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.security import TrustVerification
 from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow, is_bound
 from neatpy.stacks._quic.datagram_flow import DATAGRAMS
 from neatpy.stacks._quic.engine import EngineObserver
+from neatpy.stacks._quic.farewell import farewells
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
 from neatpy.stacks._quic.mixed_flow import MixedFlow
 from neatpy.stacks._quic.order import Order
@@ -51,6 +53,7 @@ class QuicTransport(EngineObserver):
     succeeded or failed; one that failed has ended itself. ``retired`` is called when nothing is left of it."""
 
     __slots__ = (
+        "__weakref__",
         "_answering",
         "_deadline",
         "_draining",
@@ -189,6 +192,8 @@ class QuicTransport(EngineObserver):
             return
         for flow in list(self.flows.values()):
             flow.soft_error(error)
+            if error.errno == errno.ECONNREFUSED:
+                flow.peer_left()
 
     # Sending
 
@@ -269,6 +274,8 @@ class QuicTransport(EngineObserver):
         """While Flows are open, have the peer hear of us before it thinks us gone."""
         if self._deadline is not None:
             self._deadline.cancel()
+        if self.properties.keep_alive in (Preference.AVOID, Preference.PROHIBIT):
+            return
         seconds = self.engine.idle_timeout * _QUIET
         if self._keep_alive_after is not None:
             seconds = min(seconds, self._keep_alive_after)
@@ -342,6 +349,7 @@ class QuicTransport(EngineObserver):
         self._state = OPEN
         self.engine.try_mtu(self.path.mtu())
         self._keep_alive()
+        farewells.add(self.loop, self)
         self._tell_outcome(None)
         for flow in list(self.flows.values()):
             flow.opened()
@@ -493,10 +501,20 @@ class QuicTransport(EngineObserver):
         self.engine.end(code, "" if code == NO_ERROR else "aborted")
         self._close_down()
 
+    def say_goodbye(self) -> None:
+        """The loop ends, and with it all that was not closed."""
+        self.end(NO_ERROR if all(flow.closing or flow.over for flow in self.flows.values()) else ABORTED)
+
+    def leave(self, flow: CarriedFlow) -> None:
+        """This Flow has ended well, though the peer does not say so: the connection too if it was the last."""
+        self.forget(flow)
+        self.schedule()
+
     def _close_down(self) -> None:
         """Say goodbye if we are the ones who end it, and answer for a while."""
         was_held = self._state == HELD
         self._state = OVER
+        farewells.discard(self.loop, self)
         if self._held_task is not None:
             self._held_task.cancel()
             self._held_task = None
@@ -588,8 +606,7 @@ class QuicTransport(EngineObserver):
     def stream_begins(self, stream: int) -> None:
         """A stream that had nothing to send is about to have something."""
         engine = self.engine
-        busy = {other: engine.sent(other) for other in self.flows if engine.unsent(other)}
-        self.order.begins(stream, engine.sent(stream), busy)
+        self.order.begins(stream, engine.sent(stream), engine.busy())
 
     def apply(self, stream: int, name: str, value: Any) -> None:
         """Make a Connection Property act."""
@@ -608,7 +625,7 @@ class QuicTransport(EngineObserver):
             self._keep_alive_after = value
             self._keep_alive()
         elif name == "group_conn_limit":
-            self.engine.raise_streams(most_streams(value))
+            self.engine.raise_streams(most_streams(value, to_clients=not self.is_client))
 
     def change_paths(self, action: str, endpoint: LocalEndpoint | RemoteEndpoint) -> None:
         """See :meth:`Flow.change_paths`."""

@@ -384,6 +384,14 @@ class Engine(QuicConnection):
         known = self._table.get(stream)
         return 0 if known is None else known.sender.highest_offset
 
+    def busy(self) -> dict[int, int]:
+        """The streams that have something to send, and how many bytes of them were sent."""
+        return {
+            each.stream_id: each.sender.highest_offset
+            for each in self._table.active
+            if each.sender._buffer_stop > each.sender.highest_offset
+        }
+
     def undelivered(self, stream: int) -> int:
         """Bytes of a stream that the peer has not acknowledged."""
         known = self._table.get(stream)
@@ -546,6 +554,12 @@ class Engine(QuicConnection):
 
     def _use_datagrams_of(self, size: int) -> None:
         self._max_datagram_size = size
+        waiting = self._datagrams_pending
+        largest = self.largest_datagram()
+        if any(len(data) > largest for data in waiting):  # they would stay for ever, and what is behind them
+            fitting = [data for data in waiting if len(data) <= largest]
+            waiting.clear()
+            waiting.extend(fitting)
         self._loss._pacer._max_datagram_size = size
         controller: Any = self._loss._cc
         controller._max_datagram_size = size
@@ -586,6 +600,8 @@ class Engine(QuicConnection):
         return opened
 
     def _initialize(self, peer_cid: bytes) -> None:
+        if self._spaces:
+            self._take_back_early_data()
         super()._initialize(peer_cid)
         context = self.tls
         if self._groups:
@@ -595,6 +611,16 @@ class Engine(QuicConnection):
         context._request_client_certificate = self._asks_peer
         if not self.takes_early:
             context._max_early_data = None
+
+    def _take_back_early_data(self) -> None:
+        """The handshake begins anew, since the server wants another version or our address proven: it has kept nothing
+        of what was sent (RFC 9000 section 17.2.5.3)."""
+        for epoch, space in self._spaces.items():
+            if epoch is tls.Epoch.ONE_RTT:
+                packets = list(space.sent_packets.values())
+                self._loss._on_packets_lost(congestion_event=False, now=0.0, packets=packets, space=space)
+            else:
+                self._loss.discard_space(space)
 
     def ask_for_certificate(self) -> None:
         """Have the client show a certificate; on the server's side, before the first datagram."""

@@ -356,13 +356,25 @@ class QuicFlow(CarriedFlow):
 
     def _check_linger(self) -> None:
         backlog = self.backlog()
+        transport = self._transport
+        if not backlog:
+            self._end_heard()
+            return
         if backlog == self._last_backlog:
-            transport = self._transport
             self.ended(ConnectionError("not all of what was sent could be delivered in time", Reason.TIMEOUT))
             transport.abandon(self)
             return
         self._last_backlog = backlog
-        self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
+        self._linger = transport.loop.call_later(LINGER, self._check_linger)
+
+    def peer_left(self) -> None:
+        if self.closing and not self.over and not self.backlog():
+            self._end_heard()
+
+    def _end_heard(self) -> None:
+        """The peer has everything, and is not there any more to say that it has heard of the end as well."""
+        self.ended(None)
+        self._transport.leave(self)
 
     def peer_aborted(self, code: int) -> None:
         """The peer has reset its stream."""
@@ -393,7 +405,7 @@ class QuicFlow(CarriedFlow):
             unheard = not self._transport.closed_well
         if self.closing:
             self.ended(error if unheard else None)
-        elif self._peer_finished and not unheard:
+        elif self._peer_finished and not unheard and self._transport.closed_well:
             self._refused = ConnectionError("the peer has closed the connection", Reason.CONNECTION_ABORTED)
         else:
             self.ended(error)

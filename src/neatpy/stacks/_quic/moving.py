@@ -119,17 +119,20 @@ class MovingTransport(QuicTransport):
 
     def _try_another(self) -> bool:
         """Move to the place that comes next; to the same, if the system chooses: it may choose otherwise by now."""
+        active = self._places[0]
         candidates = self._places[1:]
-        if self._places[0] == Place(None, None):
-            candidates.append(self._places[0])
-        if self._tried >= len(candidates):
-            return False
-        self._tried += 1
-        try:
-            self._move(candidates[0])
-        except OSError:
-            return False
-        return True
+        if active == Place(None, None):
+            candidates.append(active)
+        for index, place in enumerate(candidates[: max(0, len(candidates) - self._tried)]):
+            self._tried += 1
+            try:
+                self._move(place)
+            except OSError:
+                continue
+            later = dict.fromkeys((place, *candidates[index + 1 :], *candidates[:index], active))
+            self._places = list(later)  # what could not be used is tried again, but last
+            return True
+        return False
 
 
 def _spelled(endpoint: Any) -> tuple[str | None, str | None]:

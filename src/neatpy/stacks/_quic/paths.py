@@ -109,6 +109,9 @@ class OwnPath(Path, DatagramObserver):
 
     def replace(self, sock: socket.socket) -> None:
         """Send and receive by this socket, which is connected to the same peer, from now on."""
+        if self._closed:
+            sock.close()
+            return
         self._socket.close()
         self._local = _address_of(sock.getsockname())
         self._use(sock)

@@ -12,6 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from neatpy.enumerations import CapacityProfile
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, is_bound
 from neatpy.stacks._quic.connection import QuicTransport
@@ -226,6 +227,8 @@ class QuicListener(StackListener, DatagramObserver):
         transport._spare = None
         transport._reset_by = b""
         transport.path = SharedPath(self._port, source, destination)
+        if properties.conn_capacity_profile is not CapacityProfile.DEFAULT:
+            transport.path.set_capacity_profile(properties.conn_capacity_profile)
         transport.ids = {header.destination_id}
         self._by_id[header.destination_id] = transport
         for connection_id in engine.ids:

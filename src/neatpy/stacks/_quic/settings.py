@@ -130,7 +130,7 @@ class QuicSettings:
     def _made(self, configuration: QuicConfiguration, properties: TransportProperties, **more: Any) -> Engine:
         return Engine(
             configuration,
-            streams=most_streams(properties.group_conn_limit),
+            streams=most_streams(properties.group_conn_limit, to_clients=not configuration.is_client),
             groups=self._groups,
             signatures=self._signatures,
             **more,
@@ -236,9 +236,10 @@ class NewSessions:
             self._keep(ticket)
 
 
-def most_streams(limit: float) -> int:
-    """How many streams of each kind ``group_conn_limit`` lets the peer have open."""
-    return MOST_STREAMS if limit > MOST_STREAMS else int(limit)
+def most_streams(limit: float, *, to_clients: bool) -> int:
+    """How many streams of each kind ``group_conn_limit`` lets the peer have open: new members of the group, beside the
+    first, which is the client's."""
+    return MOST_STREAMS if limit > MOST_STREAMS else int(limit) + to_clients
 
 
 def wants_early_data(properties: TransportProperties) -> bool:
