@@ -42,6 +42,10 @@ class LayeredFlow(Flow):
         return self._lower.stack
 
     @property
+    def can_send(self) -> bool:
+        return self._lower.can_send
+
+    @property
     def local_address(self) -> Address:
         return self._lower.local_address
 

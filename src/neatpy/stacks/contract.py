@@ -227,6 +227,11 @@ class Flow(ABC):
         """The stack that made this Flow."""
 
     @property
+    def can_send(self) -> bool:
+        """Whether the protocol lets us send: not where the peer has opened a stream of its own alone."""
+        return True
+
+    @property
     @abstractmethod
     def local_address(self) -> Address:
         """The own side of the active path."""

@@ -11,7 +11,7 @@ import sys
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from neatpy.enumerations import Preference
+from neatpy.enumerations import MultipathPolicy, Preference
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks.contract import (
     AVAILABLE,
@@ -43,9 +43,13 @@ _COMMON = {
     "isolate_session": "no session is resumed or kept",
     "keep_alive_timeout": "seconds of silence after which the peer is asked (PING), if earlier than the idle timeout "
     "demands",
+    "multipath_policy": "handover: the client's side goes on from another of its local endpoints when packets from the "
+    "first get nowhere; the other values are hints, since a connection uses one path at a time",
     "msg_lifetime": "a Message still in our queue expires",
     "msg_priority": "order of what waits in our queue",
 }
+
+_ONLY = {"multipath_policy": (MultipathPolicy.HANDOVER,)}
 
 _STREAM = Features(
     rank=10,
@@ -69,6 +73,7 @@ _STREAM = Features(
         "final": "the end of the stream (FIN)",
     },
     secure=True,
+    only=_ONLY,
 )
 """Connections that are streams and nothing else."""
 
@@ -81,6 +86,7 @@ _STREAMS = Features(
         "them, it fits and it is not sent in parts; others are reliable",
     },
     secure=True,
+    only=_ONLY,
 )
 """Connections that are streams, the first of them with datagrams beside it where ``per_msg_reliability`` is wanted."""
 
@@ -102,6 +108,7 @@ _DATAGRAMS = Features(
         "no_fragmentation": "always so",
     },
     secure=True,
+    only=_ONLY,
     preserves_boundaries=True,
 )
 """Connections whose Messages are datagrams (RFC 9221)."""

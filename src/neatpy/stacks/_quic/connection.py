@@ -44,6 +44,9 @@ ANSWERING = 1.0
 """Seconds for which a connection that was closed still says so to a peer that has missed it."""
 
 BAD_CERTIFICATE = 42
+_NO_ERRORS = {"h3": 0x100}
+"""By application protocol, without the number of a draft, what it closes well with beside our own code (RFC 9114
+section 8.1)."""
 _QUIET = 0.4
 """The part of the idle timeout after which the peer is asked whether it is there."""
 
@@ -633,9 +636,12 @@ class QuicTransport(EngineObserver):
 
     @property
     def closed_well(self) -> bool:
-        """Whether the connection was closed without an error."""
+        """Whether the connection was closed without an error, in the words of its application."""
         closing = self.engine.closing
-        return closing is not None and closing.application and closing.code == NO_ERROR
+        if closing is None or not closing.application:
+            return False
+        application = (self.engine.alpn() or "").partition("-")[0]
+        return closing.code in (NO_ERROR, _NO_ERRORS.get(application))
 
     def statistics(self) -> dict[str, float]:
         """What the connection measures."""

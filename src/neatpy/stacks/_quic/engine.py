@@ -563,9 +563,6 @@ class Engine(QuicConnection):
         self._loss._pacer._max_datagram_size = size
         controller: Any = self._loss._cc
         controller._max_datagram_size = size
-        largest = self.largest_datagram()
-        if any(len(data) > largest for data in self._datagrams_pending):  # they would be in the way for ever
-            self._datagrams_pending = deque(data for data in self._datagrams_pending if len(data) <= largest)
 
     # What the engine is made to do otherwise
 

@@ -110,6 +110,10 @@ class QuicFlow(CarriedFlow):
     def stack(self) -> Stack:
         return self._transport.stack.alone
 
+    @property
+    def can_send(self) -> bool:
+        return self._can_send and self._refused is None
+
     # Sending
 
     def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
