@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from api.loopback import BOTH_LOOPS, length_framed, turns, until
-from api.quic_loopback import TIME, everything_is_given_back, exactly, pair, streams, transport_of
+from api.loopback import BOTH_LOOPS, length_framed, port_of, turns, until
+from api.quic_loopback import (
+    TIME,
+    everything_is_given_back,
+    exactly,
+    going_to,
+    listening,
+    pair,
+    streams,
+    transport_of,
+)
 from neatpy import (
     Connection,
     Framer,
@@ -336,3 +345,82 @@ async def test_an_empty_message_is_none_of_its_own() -> None:
         await client.send(b"", msg_reliable=False)
         client.send(b"x", msg_reliable=False)
         assert bytes(await received(server)) == b"x"
+
+
+# Where it comes from and where it leads
+
+
+async def test_a_connection_that_began_early_has_datagrams_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(properties=mixed()) as listener:
+        for early in (False, True):
+            client = going_to(port_of(listener), properties=mixed()).initiate_with_send(
+                b"at once", MessageContext(safely_replayable=True, msg_reliable=False)
+            )
+            server = await asyncio.wait_for(listener.accept(), TIME)
+            await client
+            message = await asyncio.wait_for(server.receive(min_incomplete_length=7), TIME)
+            assert (bytes(message), message.context.early_data) == (b"at once", early)
+            sent = frames_sent(client, monkeypatch)
+            client.send(b"perhaps", msg_reliable=False)
+            message = await asyncio.wait_for(server.receive(), TIME)
+            assert (bytes(message), message.end_of_message) == (b"perhaps", True)
+            assert sent == [b"perhaps"]
+            await until(lambda: bool(_sessions_of(client)))  # noqa: B023
+            await asyncio.wait_for(client.close(), TIME)
+            await asyncio.wait_for(server.close(), TIME)
+
+
+def _sessions_of(connection: Connection) -> Any:
+    return transport_of(connection)._settings.sessions._kept
+
+
+@pytest.mark.parametrize(
+    ("reliability", "per_message", "expected"),
+    [
+        (Preference.REQUIRE, Preference.PREFER, (True, True)),
+        (Preference.REQUIRE, Preference.PROHIBIT, (True, False)),
+        (Preference.AVOID, Preference.REQUIRE, (True, True)),
+        (Preference.AVOID, Preference.PREFER, (False, False)),
+        (Preference.PROHIBIT, Preference.NO_PREFERENCE, (False, False)),
+    ],
+)
+async def test_what_is_asked_for_decides_the_form(
+    reliability: Preference, per_message: Preference, expected: tuple[bool, bool]
+) -> None:
+    wanted = TransportProperties(
+        reliability=reliability,
+        per_msg_reliability=per_message,
+        preserve_order=Preference.NO_PREFERENCE,
+        multistreaming=Preference.NO_PREFERENCE,
+    )
+    async with pair(wanted) as (client, _):
+        told = client.get_properties()
+        assert (told["reliability"], told["per_msg_reliability"]) == expected
+
+
+async def test_quic_is_ruled_out_where_even_the_datagrams_cannot_choose() -> None:
+    wanted = TransportProperties(reliability=Preference.PROHIBIT, per_msg_reliability=Preference.REQUIRE)
+    async with listening() as listener:
+        selection = await going_to(port_of(listener), properties=wanted).explain()
+        assert "quic" in str(selection)
+        assert "it always has reliability, which is prohibited" in str(selection)
+
+
+async def test_an_unreliable_connection_exchanges_datagrams() -> None:
+    async with pair(TransportProperties.unreliable_datagram()) as (client, server):
+        client.send(b"one")
+        assert bytes(await received(server)) == b"one"
+        server.send(b"two")
+        assert bytes(await received(client)) == b"two"
+        with pytest.raises(SendError, match="do not fit one QUIC datagram"):
+            await client.send(bytes(70000))
+
+
+async def test_an_unreliable_connection_keeps_what_comes_while_nobody_receives() -> None:
+    properties = TransportProperties.unreliable_datagram()
+    properties.set("_neatpy.receive_limit", 20_000)
+    async with pair(properties) as (client, server):
+        await asyncio.gather(*(client.send(b"%3d" % number + bytes(997)) for number in range(100)))
+        await turns(100)
+        messages = [int(bytes(await received(server))[:3]) for _ in range(60)]
+        assert messages == sorted(messages)

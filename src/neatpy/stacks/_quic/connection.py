@@ -407,7 +407,7 @@ class QuicTransport(EngineObserver):
             self._refuse_stream(stream)
             return None
         parent = next((flow for flow in self.flows.values() if not flow.over and not flow.closing), None)
-        begin = self.first_kind if self._outcome is not None else QuicFlow
+        begin = QuicFlow if self.flows or self._outcome is None else self.first_kind
         flow = begin(self, stream, UNBOUND, self.properties)
         self.flows[stream] = flow
         flow.peer_opened()
