@@ -156,6 +156,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             or self._draining
             or self._over
             or self._direction is Direction.UNIDIRECTIONAL_RECEIVE
+            or (self.flow is not None and not self.flow.can_send)
         )
 
     @property

@@ -84,6 +84,9 @@ class Framer(ABC):
         """A shortcut for speed, not needed for function: the bounds of the frame at ``offset`` if all of it is in
         ``data``, else None, upon which ``handle_received_data`` is called as ever.
 
+        What it finds depends on these bytes alone, so that framers which have it, and no handshake, can have unreliable
+        Messages travel apart from the stream (RFC 9622 section 9.1.3.7), where the stack carries datagrams beside it.
+
         Only asked between Messages, and only if no more derived class defines ``handle_received_data``."""
         return None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, SendError, TransportServicesError
 from neatpy.framer import Framer, MessageFramer, shortcut_of
-from neatpy.framing_layer import OWN, Below, LayeredFlow, Piece, Several, coalesced
+from neatpy.framing_layer import OWN, Below, LayeredFlow, Piece, Several, coalesced, frames_stand_alone
 from neatpy.message import MessageContext
 from neatpy.stacks.contract import Flow, FlowObserver
 
@@ -28,6 +28,8 @@ LINGER = 5.0
 
 _OUTBOX_LIMIT = 256 * 1024
 """Bytes of the framers' own (answers to the peer, say) that may wait before nothing more is read from the peer."""
+
+_MESSAGE_LIMITS = ("send_msg_max_len", "recv_msg_max_len", "singular_transmission_msg_max_len")
 
 _UNBOUND = FlowObserver()
 
@@ -128,6 +130,8 @@ class FramedFlow(LayeredFlow):
         # Sends that the Flow below did not take at once, and how many of these it has settled since.
         self._submitted = self._taken = 0
         self._accepted: deque[tuple[int, object]] | None = None
+        if not frames_stand_alone(self._bottom):
+            lower.keep_together()
         self.below = lower.observer = Below(self, self._bottom)
 
     # Starting
@@ -393,6 +397,13 @@ class FramedFlow(LayeredFlow):
         elif not self._closing:
             self.observer.received(data, context, end_of_message, last)
 
+    def deliver_apart(self, data: bytes, context: MessageContext) -> bool:
+        """A whole Message came beside the byte stream; whether it was taken."""
+        if self._early is None:
+            return self.observer.received_apart(data, context)
+        self._early.append(("received_apart", data, context))
+        return True
+
     def end_of_data(self) -> None:
         """All that the peer sent has been delivered."""
         if self._early is not None:
@@ -555,10 +566,12 @@ class FramedFlow(LayeredFlow):
     def handle_passthrough(self) -> None:
         """A framer lets data pass from now on."""
         self._whole_frame = None
+        self._lower.keep_together()
 
     def insert_above(self, handle: MessageFramer, framer: Framer) -> None:
         """Put a framer into the chain; it starts when ``handle`` is ready."""
         self._whole_frame = None
+        self._lower.keep_together()
         new = MessageFramer(self, framer)
         new._below, new._above = handle, handle._above
         if handle._above is None:
@@ -604,7 +617,7 @@ class FramedFlow(LayeredFlow):
 
     def read(self, name: str) -> object:
         value = self._lower.read(name)
-        if name in ("send_msg_max_len", "recv_msg_max_len") and isinstance(value, int):
+        if name in _MESSAGE_LIMITS and isinstance(value, int):
             handle: MessageFramer | None = self._bottom
             while handle is not None:
                 if not handle._passthrough:

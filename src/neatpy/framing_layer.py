@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neatpy.framer import Framer
 from neatpy.stacks.contract import Address, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class LayeredFlow(Flow):
         return self._lower.stack
 
     @property
+    def can_send(self) -> bool:
+        return self._lower.can_send
+
+    @property
     def local_address(self) -> Address:
         return self._lower.local_address
 
@@ -51,6 +56,13 @@ class LayeredFlow(Flow):
     @property
     def paths(self) -> Sequence[tuple[Address, Address]]:
         return self._lower.paths
+
+    @property
+    def sends_apart(self) -> bool:
+        return self._lower.sends_apart
+
+    def keep_together(self) -> None:
+        self._lower.keep_together()
 
     def apply(self, name: str, value: object) -> None:
         self._lower.apply(name, value)
@@ -78,6 +90,10 @@ class Below(FlowObserver):
         self._flow = flow
         self._bottom = bottom
         self.received = bottom.receive  # type: ignore[method-assign]  # one call less for all that comes
+
+    def received_apart(self, data: bytes, context: MessageContext) -> bool:
+        flow = self._flow
+        return flow.sends_apart and not flow._closing and parsed_apart(self._bottom, data, context, flow)
 
     def finished(self) -> None:
         flow = self._flow
@@ -133,6 +149,41 @@ class Below(FlowObserver):
 
     def closed(self, error: TransportServicesError | None) -> None:
         self._flow.lower_closed(error)
+
+
+def frames_stand_alone(handle: MessageFramer | None) -> bool:
+    """Whether what these framers (from this one up) make of one Message can be read without what went before: none
+    shakes hands, and each finds its frames in the bytes alone."""
+    while handle is not None:
+        if handle._next_frame is None or type(handle._framer).start is not Framer.start:
+            return False
+        handle = handle._above
+    return True
+
+
+def parsed_apart(handle: MessageFramer, data: bytes, context: MessageContext, flow: FramedFlow) -> bool:
+    """Deliver the Messages in a Message of the stack's own that came beside the byte stream. Whether they were whole
+    and taken; such Messages may be lost, so that what is malformed is."""
+    find = handle._next_frame
+    assert find is not None
+    above = handle._above
+    at, taken = 0, bool(data)
+    while taken and at < len(data):
+        try:
+            frame = find(data, at)
+        except Exception:
+            return False
+        if frame is None:
+            return False
+        start, stop, at, metadata = frame
+        inner = context.copy()
+        for key, value in (metadata or {}).items():
+            inner.add(handle._framer, key, value)
+        if above is None:
+            taken = flow.deliver_apart(data[start:stop], inner)
+        else:
+            taken = parsed_apart(above, data[start:stop], inner, flow)
+    return taken
 
 
 class Several:

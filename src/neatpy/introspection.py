@@ -78,13 +78,13 @@ def describe(connection: Connection) -> Mapping[str, Any]:
 
 
 def without_effect(properties: TransportProperties, stack: Stack) -> tuple[str, ...]:
-    """Names of the Connection and Message Properties that were set and do nothing on this stack."""
+    """Names of the Connection and Message Properties that were set, and to what does nothing on this stack."""
     features = stack.features
     return tuple(
         name
         for name in properties.explicit()
         if PROPERTIES[name].kind is not PropertyKind.SELECTION
-        and name not in features.effects
+        and not features.acts(name, properties.get(name))
         and name not in _FACE_EFFECTS
     )
 
@@ -128,7 +128,7 @@ def _read_only(name: str, properties: TransportProperties, flow: Flow | None) ->
     if flow is None:
         return None
     value = flow.read(name)
-    if name == "send_msg_max_len" and not _direction_allows(properties, "send"):
+    if name == "send_msg_max_len" and not (flow.can_send and _direction_allows(properties, "send")):
         return 0
     if name == "recv_msg_max_len" and not _direction_allows(properties, "receive"):
         return 0

@@ -216,6 +216,34 @@ class ReceiveQueue:
         elif self._paused:
             self._perhaps_resume()
 
+    def received_apart(self, data: bytes, context: MessageContext) -> bool:
+        """A whole Message arrived that is not part of the one that is arriving: it goes before that. Whether it was
+        taken; it is not once everything has ended, or if too much waits."""
+        if self._deaf or self._ended is not None or self.full:
+            return False
+        inbound = self._open
+        if inbound is None:
+            self.received(data, context, True)
+            return True
+        self.bytes_received += len(data)
+        self.messages_received += 1
+        if hook.active:
+            self._trace_arrival(len(data), True)
+        if self._alone is not None:
+            self._leave_alone()
+        context.origin = self._origin
+        message = Message(data, context, True)
+        arrived = self._arrived
+        if arrived is None:
+            arrived = self._arrived = deque()
+        if arrived and arrived[-1] is inbound:
+            arrived.insert(len(arrived) - 1, message)
+        else:
+            arrived.append(message)
+        self.held += len(data) + _OVERHEAD
+        self._answer_waiting()
+        return True
+
     def _leave_alone(self) -> None:
         """There is more to it from now on."""
         alone, self._alone = self._alone, None
@@ -390,13 +418,15 @@ class ReceiveQueue:
     def _put_back(self, message: Message) -> None:
         if self._arrived is None:
             self._arrived = deque()
-        head = self._arrived[0] if self._arrived else self._open
+        head: Message | _Inbound | None = self._open
+        if head is None or head.context is not message.context:
+            head = self._arrived[0] if self._arrived else None
         self.held += len(message.data)
         if message.end_of_message:
             self._arrived.appendleft(message)
             self.held += _OVERHEAD
         elif isinstance(head, _Inbound) and head.context is message.context:
-            if not self._arrived:
+            if not self._arrived or (head is self._open and self._arrived[-1] is not head):
                 self._arrived.append(head)
             head.chunks.insert(0, message.data)
             head.size += len(message.data)

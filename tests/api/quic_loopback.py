@@ -165,7 +165,7 @@ def flow_of(connection: Connection) -> QuicFlow:
     """The stream that carries a Connection."""
     flow: Any = connection._path.flow
     while not isinstance(flow, QuicFlow):
-        flow = flow.lower
+        flow = flow._lower
     return flow
 
 

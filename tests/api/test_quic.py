@@ -433,6 +433,7 @@ async def test_a_receiver_that_closes_stops_the_sender_of_a_unidirectional_conne
         with pytest.raises(SendError) as caught:
             await asyncio.wait_for(pour(), TIME)
         assert caught.value.reason is Reason.CONNECTION_ABORTED
+        assert not client.can_send
 
 
 # Time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -32,9 +33,12 @@ from neatpy import (
     ConnectionState,
     Direction,
     Listener,
+    LocalEndpoint,
+    MultipathPolicy,
     Reason,
     ReceiveError,
     Scheduler,
+    SendError,
 )
 
 pytest.importorskip("aioquic")
@@ -192,6 +196,46 @@ async def test_clones_of_a_unidirectional_connection_are_unidirectional_streams(
         peer = await peer_of(clone, server)
         assert not peer.can_send
         assert not clone.can_receive
+
+
+async def test_a_listener_for_both_directions_only_receives_where_the_client_only_sends() -> None:
+    async with pair(streams(direction=Direction.UNIDIRECTIONAL_SEND), server_properties=streams()) as (
+        client,
+        server,
+    ):
+        client.send(b"x")
+        await exactly(server, 1)
+        assert (client.can_send, client.can_receive) == (True, False)
+        assert (server.can_send, server.can_receive) == (False, True)
+        assert server.get_properties()["send_msg_max_len"] == 0
+        with pytest.raises(SendError, match="only the peer sends"):
+            await server.send(b"back")
+        client.send(b"y", final=True)
+        assert await to_the_end(server) == b"y"
+        assert (client.can_send, server.can_receive) == (False, False)
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["raw", "framed"])
+async def test_a_unidirectional_stream_beside_others_is_a_connection_that_only_receives(framed: bool) -> None:
+    async with pair(framers=length_framed() if framed else ()) as (client, server):
+        data = b"\0\0\0\1x" if framed else b"x"
+        for opener, other in ((client, server), (server, client)):
+            received: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+            other.on_connection_received = lambda _, new, received=received: received.set_result(new)
+            transport = transport_of(opener)
+            transport.engine.write(transport.engine.open_stream(True), data, True)
+            transport.schedule()
+            if other is server:
+                await until(lambda: len(server.grouped_connections) == 2)
+                (new,) = server.grouped_connections - {server}
+            else:
+                new = await asyncio.wait_for(received, TIME)
+            assert not new.can_send
+            assert bytes(await asyncio.wait_for(new.receive(), TIME)) == b"x"
+            assert not new.can_receive
+            with pytest.raises(SendError, match="only the peer sends"):
+                await new.send(b"back")
+            await asyncio.wait_for(new.close(), TIME)
 
 
 # Streams that the server opens
@@ -394,6 +438,43 @@ async def test_what_has_an_effect_is_not_named_as_without() -> None:
         client.set_property("conn_capacity_profile", CapacityProfile.LOW_LATENCY_INTERACTIVE)
         named = set(client.get_properties()["without_effect"])
         assert not {"conn_priority", "conn_scheduler", "conn_capacity_profile", "conn_timeout"} & named
+
+
+@pytest.mark.parametrize("policy", list(MultipathPolicy))
+async def test_policies_for_several_paths_at_once_are_hints(policy: MultipathPolicy) -> None:
+    async with pair() as (client, _):
+        client.set_property("multipath_policy", policy)
+        told = client.get_properties()
+        assert told["multipath_policy"] is policy
+        acts = policy is MultipathPolicy.HANDOVER
+        assert ("multipath_policy" in told["without_effect"]) is not acts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback has one address")
+@pytest.mark.parametrize("policy", [MultipathPolicy.HANDOVER, MultipathPolicy.AGGREGATE])
+async def test_a_client_goes_on_from_another_address_when_the_first_fails(policy: MultipathPolicy) -> None:
+    gone: set[tuple[str, int]] = set()
+    async with (
+        listening() as listener,
+        Relay.to(port_of(listener), lambda data, _, __: () if relay.client in gone else (data,)) as relay,
+        connected(going_to(relay.port), listener) as (client, server),
+    ):
+        client.set_property("multipath_policy", policy)
+        moved = asyncio.Event()
+        client.on_path_change = lambda _: moved.set()
+        client.send(b"x")
+        await exactly(server, 1)
+        client.add_local(LocalEndpoint(address="127.0.0.2"))
+        client.send(b"x")
+        await exactly(server, 1)
+        assert not moved.is_set(), "the first carries packets"
+        assert relay.client is not None
+        gone.add(relay.client)
+        client.send(b"still here")
+        assert await exactly(server, 10) == b"still here"
+        await asyncio.wait_for(moved.wait(), TIME)
+        assert client.local_endpoint is not None
+        assert str(client.local_endpoint.address) == "127.0.0.2"
 
 
 async def test_statistics_tell_of_the_connection() -> None:

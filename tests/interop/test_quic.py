@@ -39,6 +39,7 @@ from neatpy import (
     Listener,
     LocalEndpoint,
     Preconnection,
+    Preference,
     Reason,
     ReceiveError,
     RemoteEndpoint,
@@ -55,6 +56,15 @@ pytestmark = pytest.mark.usefixtures("everything_is_given_back")
 
 BULK = 5 * MIB
 PEER = str(Path(__file__).with_name("quic_peer.py"))
+
+
+CLOSING_CODES = [
+    pytest.param("echo", 0, True, id="code 0"),
+    pytest.param("h3", 0x100, True, id="H3_NO_ERROR"),
+    pytest.param("h3-29", 0x100, True, id="H3_NO_ERROR of a draft"),
+    pytest.param("h3", 0x102, False, id="H3_INTERNAL_ERROR"),
+    pytest.param("echo", 0x100, False, id="another protocol's 0x100"),
+]
 
 
 def payload(size: int) -> bytes:
@@ -198,6 +208,75 @@ async def test_their_client_sends_unidirectional_streams(package: str, identitie
             await one_way.send(b"x")
         assert await to_the_end(one_way) == payload(100_000)
         await asyncio.wait_for(one_way.close(), TIME)
+
+
+async def test_their_client_exchanges_datagrams_beside_a_stream(package: str, identities: Identities) -> None:
+    local = LocalEndpoint(0, address=HOST, protocol="quic")
+    properties = streams(per_msg_reliability=Preference.REQUIRE)
+    preconnection = Preconnection(
+        local=local, properties=properties, security=identities.serving(alpn="echo")
+    )
+    async with (
+        preconnection.listen() as listener,
+        foreign_client(package, port_of(listener), identities, max_datagram_frame_size=65535) as client,
+    ):
+        received: asyncio.Queue[bytes] = asyncio.Queue()
+        told = client.quic_event_received
+
+        def note(event: Any) -> None:
+            told(event)
+            if type(event).__name__ == "DatagramFrameReceived":
+                received.put_nowait(bytes(event.data))
+
+        client.quic_event_received = note
+        reader, writer = await client.create_stream()
+        writer.write(b"surely")
+        server = await asyncio.wait_for(listener.accept(), TIME)
+        assert await exactly(server, 6) == b"surely"
+        client._quic.send_datagram_frame(b"perhaps")
+        client.transmit()
+        message = await asyncio.wait_for(server.receive(), TIME)
+        assert (bytes(message), message.context.msg_reliable) == (b"perhaps", False)
+        server.send(b"perhaps too", msg_reliable=False)
+        server.send(b"surely too", final=True)
+        assert await asyncio.wait_for(received.get(), TIME) == b"perhaps too"
+        assert await asyncio.wait_for(reader.read(), TIME) == b"surely too"
+        writer.write_eof()
+
+
+@pytest.mark.parametrize(("alpn", "code", "well"), CLOSING_CODES)
+async def test_a_client_that_has_all_and_closes_without_acknowledging_it(
+    identities: Identities, alpn: str, code: int, well: bool
+) -> None:
+    """As some do. Whether that is well is said by the code, in the words of the application protocol."""
+    local = LocalEndpoint(0, address=HOST, protocol="quic")
+    preconnection = Preconnection(local=local, properties=streams(), security=identities.serving(alpn=alpn))
+    async with (
+        preconnection.listen() as listener,
+        foreign_client("aioquic", port_of(listener), identities, alpn_protocols=[alpn]) as client,
+    ):
+        quic, told = client._quic, client.quic_event_received
+
+        def close_at_the_end(event: Any) -> None:
+            told(event)
+            if getattr(event, "end_stream", False):
+                quic.close(code)
+
+        client.quic_event_received = close_at_the_end
+        _, writer = await client.create_stream()
+        writer.write(b"a question")
+        writer.write_eof()
+        server = await asyncio.wait_for(listener.accept(), TIME)
+        assert await to_the_end(server) == b"a question"
+        ended: list[object] = []
+        server.on_closed = lambda _: ended.append(None)
+        server.on_connection_error = lambda _, error: ended.append(error.reason)
+        await server.send(b"an answer", final=True)
+        await asyncio.wait_for(client.wait_closed(), TIME)
+        if well:
+            await asyncio.wait_for(server.close(), TIME)
+        await until(lambda: bool(ended))
+        assert ended == [None if well else Reason.CONNECTION_ABORTED]
 
 
 async def test_their_client_takes_streams_that_we_open(identities: Identities) -> None:

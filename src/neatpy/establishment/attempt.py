@@ -104,6 +104,13 @@ class Attempt(FlowObserver):
             self._paused = True
             self.flow.pause_receiving()
 
+    def received_apart(self, data: bytes, context: MessageContext) -> bool:
+        self._bytes += len(data)
+        if self._bytes > _RECORDED_BYTES:
+            return False
+        self._record("received_apart", data, context)
+        return True
+
     def sent(self, token: object) -> None:
         self._record("sent", token)
 

@@ -173,6 +173,11 @@ class FlowObserver:
         ``last``: this is the last thing that the Flow does in its turn, and no task is running, so that whoever waits
         for the data can be resumed in here."""
 
+    def received_apart(self, data: bytes, context: MessageContext) -> bool:
+        """A whole Message came beside the byte stream, wherever that is at present, and never after its end. Whether
+        it was taken; what is not is lost, as such Messages may be."""
+        return False
+
     def sent(self, token: object) -> None:
         """The data sent with this token, for which ``send`` returned False, has been taken by the stack below."""
 
@@ -222,6 +227,11 @@ class Flow(ABC):
         """The stack that made this Flow."""
 
     @property
+    def can_send(self) -> bool:
+        """Whether the protocol lets us send: not where the peer has opened a stream of its own alone."""
+        return True
+
+    @property
     @abstractmethod
     def local_address(self) -> Address:
         """The own side of the active path."""
@@ -254,6 +264,14 @@ class Flow(ABC):
     def send_several(self, messages: Sequence[bytes], context: MessageContext, token: object) -> bool:
         """Like ``send``, for several whole Messages with default properties and one token for all of them."""
         return self.send(b"".join(messages), context, True, token)
+
+    @property
+    def sends_apart(self) -> bool:
+        """Whether a whole Message with ``msg_reliable`` false may leave beside the byte stream, by itself."""
+        return False
+
+    def keep_together(self) -> None:
+        """Send nothing apart from now on: what is sent means nothing without what went before it."""
 
     def cork(self) -> None:
         """Data of the following sends may be coalesced until ``uncork``; they return False meanwhile."""

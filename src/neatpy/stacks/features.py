@@ -31,7 +31,8 @@ class Features:
     ``handshake``: connecting exchanges packets with the peer (udp does not: it is connected at once, whoever is
     there). ``may_duplicate``: a Message may arrive twice, so that Messages must be safely replayable (RFC 9622
     section 9.1.3.4). ``preserves_boundaries``: Messages keep their boundaries without a framer. ``namespace``: the
-    protocol's namespace of properties (``tcp`` for ``tcp.userTimeoutValue``), or none.
+    protocol's namespace of properties (``tcp`` for ``tcp.userTimeoutValue``), or none. ``only``: of properties in
+    ``effects`` some values of which do nothing, those that act.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Features:
         "handshake",
         "may_duplicate",
         "namespace",
+        "only",
         "preserves_boundaries",
         "rank",
         "secure",
@@ -56,6 +58,7 @@ class Features:
         may_duplicate: bool = False,
         preserves_boundaries: bool = False,
         namespace: str = "",
+        only: Mapping[str, Collection[object]] | None = None,
     ) -> None:
         self.rank = rank
         self.selection = selection
@@ -65,10 +68,15 @@ class Features:
         self.may_duplicate = may_duplicate
         self.preserves_boundaries = preserves_boundaries
         self.namespace = namespace
+        self.only = only or {}
 
     def provides(self, name: str) -> Provision:
         """How this stack provides the feature of that name."""
         return self.selection.get(name, Provision.NOT_PROVIDED)
+
+    def acts(self, name: str, value: object) -> bool:
+        """Whether a Connection or Message Property of this value acts."""
+        return name in self.effects and (name not in self.only or value in self.only[name])
 
     def below(self, rank: int, effects: Mapping[str, str], lacking: Collection[str] = ()) -> Features:
         """The rows of a security layer over this stack: what acts here acts through it, and ``effects`` besides; what
@@ -82,4 +90,5 @@ class Features:
             may_duplicate=self.may_duplicate,
             preserves_boundaries=self.preserves_boundaries,
             namespace=self.namespace,
+            only=self.only,
         )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING
 
-from neatpy.enumerations import Preference
+from neatpy.enumerations import MultipathPolicy, Preference
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.stacks.contract import (
     AVAILABLE,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _INTRINSIC, _OPTIONAL = Provision.INTRINSIC, Provision.OPTIONAL
 _UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
+_WANTED = (Preference.REQUIRE, Preference.PREFER)
 
 
 _COMMON = {
@@ -41,11 +43,15 @@ _COMMON = {
     "isolate_session": "no session is resumed or kept",
     "keep_alive_timeout": "seconds of silence after which the peer is asked (PING), if earlier than the idle timeout "
     "demands",
+    "multipath_policy": "handover: the client's side goes on from another of its local endpoints when packets from the "
+    "first get nowhere; the other values are hints, since a connection uses one path at a time",
     "msg_lifetime": "a Message still in our queue expires",
     "msg_priority": "order of what waits in our queue",
 }
 
-_STREAMS = Features(
+_ONLY = {"multipath_policy": (MultipathPolicy.HANDOVER,)}
+
+_STREAM = Features(
     rank=10,
     selection={
         "reliability": _INTRINSIC,
@@ -67,8 +73,22 @@ _STREAMS = Features(
         "final": "the end of the stream (FIN)",
     },
     secure=True,
+    only=_ONLY,
 )
-"""Connections that are streams."""
+"""Connections that are streams and nothing else."""
+
+_STREAMS = Features(
+    rank=_STREAM.rank,
+    selection={**_STREAM.selection, "per_msg_reliability": _OPTIONAL},
+    effects={
+        **_STREAM.effects,
+        "msg_reliable": "an unreliable Message on the first stream is one DATAGRAM frame (RFC 9221), if the peer takes "
+        "them, it fits and it is not sent in parts; others are reliable",
+    },
+    secure=True,
+    only=_ONLY,
+)
+"""Connections that are streams, the first of them with datagrams beside it where ``per_msg_reliability`` is wanted."""
 
 _DATAGRAMS = Features(
     rank=65,
@@ -88,33 +108,67 @@ _DATAGRAMS = Features(
         "no_fragmentation": "always so",
     },
     secure=True,
+    only=_ONLY,
     preserves_boundaries=True,
 )
 """Connections whose Messages are datagrams (RFC 9221)."""
 
 
+class Carries(Enum):
+    """What a form of the stack makes of Messages."""
+
+    STREAMS = "streams"
+    BOTH = "streams, and datagrams beside the first"
+    DATAGRAMS = "datagrams"
+
+
 class QuicStack(Stack):
-    """The stack ``quic``. It has two forms: where reliability is unwanted, Messages are datagrams, else a Connection is
-    a stream. The second is told by its features and by ``carries_datagrams``."""
+    """The stack ``quic``. A Connection is a stream, or all datagrams of a QUIC connection, or both, which are the forms
+    of the stack. Each has sessions of its own, since a session remembers whether the server takes datagrams."""
 
     name = "quic"
     carrier = "udp"
-    carries_datagrams: bool
+    carries: Carries
+    alone: QuicStack
+    """The form in which streams appear that have no datagrams beside them, whatever carries them."""
 
-    def __init__(self, *, datagrams: bool = False) -> None:
-        self.carries_datagrams = datagrams
+    def __init__(self, carries: Carries = Carries.STREAMS, features: Features = _STREAMS) -> None:
+        self.carries = carries
+        self._features = features
         self._settings: SettingsCache | None = None
-        self._datagrams = None if datagrams else QuicStack(datagrams=True)
+        self._forms: dict[Carries, QuicStack] = {}
+        self.alone = self
+        if features is _STREAMS and carries is Carries.STREAMS:
+            self.alone = QuicStack(Carries.STREAMS, _STREAM)
+            self._forms = {
+                Carries.BOTH: QuicStack(Carries.BOTH),
+                Carries.DATAGRAMS: QuicStack(Carries.DATAGRAMS, _DATAGRAMS),
+            }
+            for form in self._forms.values():
+                form.alone = self.alone
+
+    @property
+    def carries_datagrams(self) -> bool:
+        """Whether Connections are datagrams and nothing else."""
+        return self.carries is Carries.DATAGRAMS
+
+    @property
+    def takes_datagrams(self) -> bool:
+        """Whether the peer may send datagrams."""
+        return self.carries is not Carries.STREAMS
 
     @property
     def features(self) -> Features:  # type: ignore[override]  # those of this form
         """The rows of this form."""
-        return _DATAGRAMS if self.carries_datagrams else _STREAMS
+        return self._features
 
     def form(self, properties: TransportProperties) -> Stack:
-        if self._datagrams is not None and properties.reliability in _UNWANTED:
-            return self._datagrams
-        return self
+        by_message = properties.per_msg_reliability
+        if properties.reliability in _UNWANTED and by_message is not Preference.REQUIRE:
+            wanted = Carries.DATAGRAMS
+        else:
+            wanted = Carries.BOTH if by_message in _WANTED else Carries.STREAMS
+        return self._forms.get(wanted, self)
 
     def available(self) -> Availability:
         from importlib.util import find_spec

@@ -17,10 +17,11 @@ from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.security import TrustVerification
 from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow, is_bound
-from neatpy.stacks._quic.datagram_flow import DATAGRAMS, QuicDatagramFlow
+from neatpy.stacks._quic.datagram_flow import DATAGRAMS
 from neatpy.stacks._quic.engine import EngineObserver
 from neatpy.stacks._quic.farewell import farewells
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
+from neatpy.stacks._quic.mixed_flow import MixedFlow
 from neatpy.stacks._quic.order import Order
 from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams
 from neatpy.stacks._tls.handshake import CallbackFailed, refused
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from neatpy.stacks._quic.engine import Closing, Engine
     from neatpy.stacks._quic.paths import Path
     from neatpy.stacks._quic.settings import QuicSettings
-    from neatpy.stacks.contract import Stack
+    from neatpy.stacks.quic import QuicStack
 
 HANDSHAKE, HELD, OPEN, OVER = range(4)
 """The states of a connection; it is held while the program's callback decides."""
@@ -43,6 +44,9 @@ ANSWERING = 1.0
 """Seconds for which a connection that was closed still says so to a peer that has missed it."""
 
 BAD_CERTIFICATE = 42
+_NO_ERRORS = {"h3": 0x100}
+"""By application protocol, without the number of a draft, what it closes well with beside our own code (RFC 9114
+section 8.1)."""
 _QUIET = 0.4
 """The part of the idle timeout after which the peer is asked whether it is there."""
 
@@ -79,6 +83,7 @@ class QuicTransport(EngineObserver):
         "properties",
         "server_name",
         "stack",
+        "take_datagram",
         "unheard",
     )
 
@@ -86,7 +91,7 @@ class QuicTransport(EngineObserver):
 
     def __init__(
         self,
-        stack: Stack,
+        stack: QuicStack,
         settings: QuicSettings,
         engine: Engine,
         properties: TransportProperties,
@@ -121,6 +126,8 @@ class QuicTransport(EngineObserver):
         self._goodbye: list[tuple[bytes, Any]] | None = None
         self._held_task: asyncio.Future[bool] | None = None
         self._writers: dict[CarriedFlow, None] = {}
+        self.take_datagram: Callable[[bytes], None] | None = None
+        """Where datagrams go that come: to the first Flow, if it takes them."""
         self.unheard: dict[int, None] = {}
         """Streams that the peer has opened and on which nothing came yet."""
 
@@ -128,6 +135,11 @@ class QuicTransport(EngineObserver):
     def is_client(self) -> bool:
         """Whether we have opened the connection."""
         return self.server_name is not None
+
+    @property
+    def first_kind(self) -> type[QuicFlow]:
+        """What the first stream of the connection becomes."""
+        return MixedFlow if self.stack.takes_datagrams else QuicFlow
 
     @property
     def over(self) -> bool:
@@ -381,9 +393,8 @@ class QuicTransport(EngineObserver):
             self.engine.taken(stream, len(data))
 
     def datagram(self, data: bytes) -> None:
-        flow = self.flows.get(DATAGRAMS)
-        if isinstance(flow, QuicDatagramFlow):
-            flow.take_datagram(data)
+        if self.take_datagram is not None:
+            self.take_datagram(data)
 
     def _offer(self, stream: int) -> CarriedFlow | None:
         """The peer opened a stream: it is the business of the oldest Flow that is left."""
@@ -396,7 +407,8 @@ class QuicTransport(EngineObserver):
             self._refuse_stream(stream)
             return None
         parent = next((flow for flow in self.flows.values() if not flow.over and not flow.closing), None)
-        flow = QuicFlow(self, stream, UNBOUND, self.properties)
+        begin = QuicFlow if self.flows or self._outcome is None else self.first_kind
+        flow = begin(self, stream, UNBOUND, self.properties)
         self.flows[stream] = flow
         flow.peer_opened()
         if parent is not None:
@@ -624,9 +636,12 @@ class QuicTransport(EngineObserver):
 
     @property
     def closed_well(self) -> bool:
-        """Whether the connection was closed without an error."""
+        """Whether the connection was closed without an error, in the words of its application."""
         closing = self.engine.closing
-        return closing is not None and closing.application and closing.code == NO_ERROR
+        if closing is None or not closing.application:
+            return False
+        application = (self.engine.alpn() or "").partition("-")[0]
+        return closing.code in (NO_ERROR, _NO_ERRORS.get(application))
 
     def statistics(self) -> dict[str, float]:
         """What the connection measures."""

@@ -33,10 +33,43 @@ LINGER = 5.0
 """Seconds that ``close`` waits for what was sent to leave."""
 
 
+class Held:
+    """Datagrams that came while nobody takes any, and how many were dropped."""
+
+    __slots__ = ("_data", "_size", "dropped")
+
+    def __init__(self) -> None:
+        self._data: deque[bytes] = deque()
+        self._size = 0
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def add(self, data: bytes) -> None:
+        """Keep it, if there is room."""
+        if len(self._data) >= HELD_MESSAGES or self._size + len(data) > HELD_BYTES:
+            self.dropped += 1
+            return
+        self._data.append(data)
+        self._size += len(data)
+
+    def take(self) -> bytes:
+        """The oldest, of which there must be one."""
+        data = self._data.popleft()
+        self._size -= len(data)
+        return data
+
+    def clear(self) -> None:
+        """Nobody wants them any more."""
+        self._data.clear()
+        self._size = 0
+
+
 class QuicDatagramFlow(CarriedFlow):
     """All datagrams of one connection."""
 
-    __slots__ = ("_gone_for", "_held", "_held_size", "_parts", "dropped")
+    __slots__ = ("_gone_for", "_held", "_parts")
 
     preserves_boundaries = True
 
@@ -45,10 +78,8 @@ class QuicDatagramFlow(CarriedFlow):
     ) -> None:
         super().__init__(transport, DATAGRAMS, observer, properties)
         self._gone_for: TransportServicesError | None = None
-        self._held: deque[bytes] | None = None
-        self._held_size = 0
+        self._held = Held()
         self._parts: list[bytes] | None = None
-        self.dropped = 0
 
     # Sending
 
@@ -99,36 +130,23 @@ class QuicDatagramFlow(CarriedFlow):
         """A Message came."""
         if self.closing or self.over:
             return
-        if self._paused or self._held is not None:
-            self._hold(data)
+        if self._paused or self._held:
+            self._held.add(data)
         else:
-            self.observer.received(data, _context(), True)
-
-    def _hold(self, data: bytes) -> None:
-        if self._held is None:
-            self._held = deque()
-        if len(self._held) >= HELD_MESSAGES or self._held_size + len(data) > HELD_BYTES:
-            self.dropped += 1
-            return
-        self._held.append(data)
-        self._held_size += len(data)
+            self.observer.received(data, datagram_context(), True)
 
     def resume_receiving(self) -> None:
         if self._paused:
             self._paused = False
-            if self._held is not None:
+            if self._held:
                 self._transport.loop.call_soon(self._tell_held)
 
     def _tell_held(self) -> None:
         held = self._held
         while held and not self._paused and not self.closing and not self.over:
-            data = held.popleft()
-            self._held_size -= len(data)
-            self.observer.received(data, _context(), True)
-        if not held:
-            self._held, self._held_size = None, 0
-            if self._gone_for is not None and not self.closing and not self.over:
-                self.observer.finished()
+            self.observer.received(held.take(), datagram_context(), True)
+        if not held and self._gone_for is not None and not self.closing and not self.over:
+            self.observer.finished()
 
     # Ending
 
@@ -139,7 +157,8 @@ class QuicDatagramFlow(CarriedFlow):
         if self.closing or self.over:
             return
         self.closing = True
-        self._parts = self._held = None
+        self._parts = None
+        self._held.clear()
         if self._gone_for is not None:
             self._transport.loop.call_soon(self.ended, None)
             return
@@ -171,7 +190,7 @@ class QuicDatagramFlow(CarriedFlow):
             self.ended(None)
         elif error.reason is Reason.CONNECTION_ABORTED and self._transport.closed_well:
             self._gone_for = ConnectionError("the peer has closed the connection", Reason.CONNECTION_ABORTED)
-            if self._held is None:
+            if not self._held:
                 self.observer.finished()
         else:
             self.ended(error)
@@ -184,7 +203,7 @@ class QuicDatagramFlow(CarriedFlow):
         return 65535 if name == "recv_msg_max_len" else None
 
     def statistics(self) -> dict[str, float]:
-        return {**super().statistics(), "datagrams_dropped": float(self.dropped)}
+        return {**super().statistics(), "datagrams_dropped": float(self._held.dropped)}
 
     def backlog(self) -> int:
         return self._transport.engine.datagrams_waiting
@@ -199,6 +218,7 @@ def datagram_flow(
     """The Flow of a new connection whose Messages are datagrams."""
     flow = QuicDatagramFlow(transport, observer, properties)
     transport.flows[DATAGRAMS] = flow
+    transport.take_datagram = flow.take_datagram
     return flow
 
 
@@ -207,7 +227,8 @@ def no_datagrams() -> EstablishmentError:
     return EstablishmentError("the peer's QUIC takes no datagrams (RFC 9221)", Reason.ESTABLISHMENT_FAILED)
 
 
-def _context() -> MessageContext:
+def datagram_context() -> MessageContext:
+    """What is to be said of a Message that came as a datagram."""
     context = MessageContext()
     context.msg_reliable = False
     context.msg_ordered = False

@@ -429,6 +429,11 @@ class Engine(QuicConnection):
             return 0
         return max(0, min(int(accepted), self._max_datagram_size - _SHORT_HEADER) - _FRAME_HEADER)
 
+    @property
+    def takes_datagrams(self) -> bool:
+        """Whether the peer does."""
+        return bool(self._remote_max_datagram_frame_size)
+
     def send_unreliably(self, data: bytes) -> None:
         """Send a datagram, which must not exceed ``largest_datagram``."""
         self.send_datagram_frame(data)

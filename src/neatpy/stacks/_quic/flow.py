@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from neatpy.errors import TransportServicesError
     from neatpy.properties import TransportProperties
     from neatpy.stacks._quic.connection import QuicTransport
+    from neatpy.stacks.contract import Stack
 
 PEER_LINGER = 10.0
 """Seconds for which a Flow that has delivered everything waits for the peer to end its side too."""
@@ -104,6 +105,14 @@ class QuicFlow(CarriedFlow):
             for rest in rests:
                 self.observer.failed(rest.token, SendError(_ONLY_PEER, Reason.PROTOCOL_FAILED))
         self.peer_opened()
+
+    @property
+    def stack(self) -> Stack:
+        return self._transport.stack.alone
+
+    @property
+    def can_send(self) -> bool:
+        return self._can_send and self._refused is None
 
     # Sending
 
@@ -449,7 +458,7 @@ def first_flow(transport: QuicTransport, observer: FlowObserver, properties: Tra
     if transport.unheard and engine.is_peers(stream):
         stream = min(transport.unheard)  # what the client has begun with
         del transport.unheard[stream]
-    flow = QuicFlow(transport, stream, observer, properties)
+    flow = transport.first_kind(transport, stream, observer, properties)
     transport.flows[stream] = flow
     if engine.knows(stream):
         flow.peer_opened()

@@ -39,7 +39,7 @@ async def connect(
     session = settings.sessions.take(peer) if resumes and wants_early_data(properties) else None
     sessions = NewSessions(functools.partial(settings.sessions.keep, peer))
     keep = sessions.add if resumes else None
-    engine = settings.client_engine(server_name, properties, session, keep, stack.carries_datagrams)
+    engine = settings.client_engine(server_name, properties, session, keep, stack.takes_datagrams)
     shaken: asyncio.Future[None] = loop.create_future()
 
     def outcome(_: object, error: BaseException | None) -> None:

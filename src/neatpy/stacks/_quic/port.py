@@ -211,7 +211,7 @@ class QuicListener(StackListener, DatagramObserver):
     ) -> ServedTransport:
         properties = self._request.properties
         engine = self._settings.server_engine(
-            properties, original, retried, self._stack.carries_datagrams, self._resets.token
+            properties, original, retried, self._stack.takes_datagrams, self._resets.token
         )
         transport = ServedTransport(
             self._stack,
