@@ -75,8 +75,9 @@ class End(EngineObserver):
         self.takes: Callable[[int], bool] = lambda stream: True
         self.sent = self.received = 0
 
-    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> None:
+    def handshake_complete(self, early_data_accepted: bool, resumed: bool) -> bool:
         self.complete = True
+        return True
 
     def stream_opened(self, stream: int) -> None:
         self.events.append(("opened", stream))

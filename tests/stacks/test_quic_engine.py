@@ -346,7 +346,7 @@ def test_a_reset_and_a_stop_are_told_with_their_codes() -> None:
 
 
 def test_streams_beyond_the_peers_limit_wait_for_room() -> None:
-    network = Network(properties=TransportProperties(group_conn_limit=3)).shake()
+    network = Network(properties=TransportProperties(group_conn_limit=2)).shake()
     client, server = network.client, network.server
     streams = [client.open() for _ in range(10)]
     assert not client.engine.may_open(False)
