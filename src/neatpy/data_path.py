@@ -141,7 +141,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow
-        if self._queue is None and not self._draining:
+        if self._queue is None and not (self._draining or self._batches or self._turns):
             self._direct = flow if self.can_send else None
         else:
             self._flush()
