@@ -19,7 +19,10 @@ NAMES = (
     "idle",
     "sctp",
     "quic",
+    "quic_clones",
     "head_of_line",
+    "first_reply",
+    "silent_udp",
     "startup",
     "classic",
 )

@@ -9,16 +9,14 @@ alone, and with priority the time alone.
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from benchmarks.harness import Floor, Measure, Options
-from benchmarks.link import FAR_ADDRESS, NoLinkError, Settings, Sides, slow_link
+from benchmarks.link import FAR_ADDRESS, NoLinkError, Settings, slow_link
+from benchmarks.sides import client_inside, server_inside
 
-CLIENT_SECONDS = 90.0
+SHARING = "benchmarks.sharing"
 MUCH, LATER, LESS = 15_000_000, 10.0, 1_000_000
 QUICK = 5_000_000, 2.0, 500_000
 NORMAL, URGENT = 100, 10
@@ -36,7 +34,7 @@ def measure(options: Options) -> Iterator[Measure]:
         with slow_link(Settings()) as sides:
             for _ in range(1 if options.quick else 3):
                 for protocol in ("sctp", "tcp"):
-                    with _server(sides, protocol) as port:
+                    with server_inside(sides.far, SHARING, protocol, FAR_ADDRESS) as port:
                         for name, size, priority in (
                             ("alone", 0, NORMAL),
                             ("beside", much, NORMAL),
@@ -49,35 +47,12 @@ def measure(options: Options) -> Iterator[Measure]:
                                 "less": less,
                                 "priority": priority,
                             }
-                            result.add(f"{protocol}, {name}", _client(sides, protocol, details))
+                            seconds = client_inside(
+                                sides.near, SHARING, "client", protocol, FAR_ADDRESS, details
+                            )
+                            result.add(f"{protocol}, {name}", seconds)
     except NoLinkError as error:
         result.leave_out("all", str(error))
     except (subprocess.SubprocessError, ValueError) as error:
         result.fail("all", error)
     yield result
-
-
-@contextmanager
-def _server(sides: Sides, protocol: str) -> Iterator[int]:
-    process = subprocess.Popen(
-        [*_inside(sides.far), "server", protocol, FAR_ADDRESS],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # it tells that clients end by aborting
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _client(sides: Sides, protocol: str, details: dict[str, float]) -> float:
-    command = [*_inside(sides.near), "client", protocol, FAR_ADDRESS, json.dumps(details)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=CLIENT_SECONDS, check=True)
-    return float(done.stdout)
-
-
-def _inside(namespace: str) -> list[str]:
-    return ["ip", "netns", "exec", namespace, sys.executable, "-m", "benchmarks.sharing"]

@@ -8,15 +8,10 @@ processes are pinned to one core, but with ``--spread`` for bulk.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks.harness import Contender, Floor, Measure, Options, client, shared_core, take_turns
-from benchmarks.work import IDENTITY_VARIABLE
-from neatpy import Certificate
+from benchmarks.identity import one_identity
 
 QUIC, QUIC_ASYNCIO = Contender("neatpy_quic", "uvloop"), Contender("neatpy_quic", "asyncio")
 BARE, BARE_ASYNCIO = Contender("aioquic_bare", "uvloop"), Contender("aioquic_bare", "asyncio")
@@ -28,7 +23,7 @@ MEBIBYTE = 1024 * 1024
 
 def measure(options: Options) -> Iterator[Measure]:
     """One measure of bulk, two of requests and responses."""
-    with _identity():
+    with one_identity():
         yield _bulk(options)
         yield _exchanges(options, "quic, 64-B request/response on one stream", "echo")
         yield _exchanges(options, "quic, 64-B request/response, each on a new stream, 32 at once", "streams")
@@ -66,17 +61,3 @@ def _exchanges(options: Options, title: str, work: str) -> Measure:
 
     result = Measure(title, "1/s", limits)
     return take_turns(result, options, work, rate, contenders=CONTENDERS, rounds=rounds, core=core)
-
-
-@contextmanager
-def _identity() -> Iterator[None]:
-    """Servers and clients read the same certificate."""
-    certificate = Certificate.self_signed("localhost")
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "identity.pem")
-        path.write_bytes(certificate.certificate_chain + certificate.private_key)
-        os.environ[IDENTITY_VARIABLE] = str(path)
-        try:
-            yield
-        finally:
-            del os.environ[IDENTITY_VARIABLE]

@@ -70,4 +70,5 @@ class ContenderModule(Protocol):
         second. Only those on QUIC have it."""
 
     async def clones(self, port: int, count: int, server_pid: int) -> dict[str, float]:
-        """What so many clones of one association take and leave behind; only NEATPy's has them."""
+        """What so many clones of one association take and leave behind; or what an exchange costs beside so many
+        streams of one QUIC connection. Only those that have streams have it."""

@@ -7,7 +7,9 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,10 +19,12 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import pull_quic_header
 
+from benchmarks.growth import Ask, Open, growth
 from benchmarks.work import AT_ONCE, LARGE, QUIC_PACKET, SMALL, identity_path
 
 _UDP, _SEGMENT, _GRO = 17, 103, 104
 _SEGMENTS, _AT_ONCE_BYTES = 64, 65507
+STREAMS = 4096
 _BACKLOG = 256 * 1024
 
 
@@ -32,6 +36,8 @@ class Driver:
         self.configuration = configuration
         self.loop = asyncio.get_running_loop()
         self.peers: dict[Any, Peer] = {}
+        self.streams = 0
+        """How many a peer may have open, or 0 for the engine's own limit."""
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
         sock.setsockopt(_UDP, _GRO, 1)
@@ -64,6 +70,8 @@ class Driver:
         quic = QuicConnection(
             configuration=self.configuration, original_destination_connection_id=header.destination_cid
         )
+        if self.streams:
+            quic._local_max_streams_bidi.value = quic._local_max_streams_bidi.sent = self.streams
         peer = self.peers[address] = Peer(self, quic)
         return peer
 
@@ -130,6 +138,8 @@ async def serve(work: str) -> tuple[int, object]:
                 peer.quic.send_stream_data(event.stream_id, b"end", True)
 
     driver.on_event = on_event
+    if work == "clones":
+        driver.streams = STREAMS
     return sock.getsockname()[1], driver
 
 
@@ -158,6 +168,27 @@ async def streams(port: int, seconds: float) -> float:
         return count
 
     return sum(await asyncio.gather(*(ask() for _ in range(AT_ONCE)))) / (perf_counter() - start)
+
+
+async def clones(port: int, count: int, server_pid: int) -> dict[str, float]:
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Open]:
+        yield partial(_asking, *await _connected(port))
+
+    return await growth(connect, count)
+
+
+def _asking(peer: Peer, waiting: dict[int, asyncio.Future[None]]) -> Ask:
+    stream: int | None = None
+
+    async def ask() -> bool:
+        nonlocal stream
+        if stream is None:
+            stream = peer.quic.get_next_available_stream_id()
+        await _ask(peer, waiting, stream, False)
+        return True
+
+    return ask
 
 
 async def bulk(port: int, framed: bool, size: int) -> float:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from time import perf_counter
 
+from benchmarks.growth import Ask, Open, growth
 from benchmarks.work import AT_ONCE, LARGE, SMALL, identity
-from neatpy import Certificate, Connection, LocalEndpoint, Preconnection, RemoteEndpoint, SecurityParameters
+from neatpy import (
+    Certificate,
+    Connection,
+    LocalEndpoint,
+    Preconnection,
+    ReceiveError,
+    RemoteEndpoint,
+    SecurityParameters,
+)
 
 
 async def serve(work: str) -> tuple[int, object]:
@@ -52,6 +64,18 @@ async def streams(port: int, seconds: float) -> float:
         return sum(counts) / (perf_counter() - start)
 
 
+async def clones(port: int, count: int, server_pid: int) -> dict[str, float]:
+    """What an exchange on a clone costs where few are open and where so many are, in seconds."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Open]:
+        async with _to(port).initiate() as connection:
+            yield partial(_asking, connection)
+            await connection.close_group()
+
+    return await growth(connect, count)
+
+
 async def bulk(port: int, framed: bool, size: int) -> float:
     async with _to(port).initiate() as connection:
         start = perf_counter()
@@ -60,6 +84,18 @@ async def bulk(port: int, framed: bool, size: int) -> float:
         await connection.send(b"", final=True)
         await connection.receive()
         return size / (perf_counter() - start)
+
+
+def _asking(connection: Connection) -> Ask:
+    clone = connection.clone()
+    question = id(clone).to_bytes(8) * (len(SMALL) // 8)
+
+    async def ask() -> bool:
+        await clone.send(question)
+        answer = await clone.receive(min_incomplete_length=len(SMALL), max_length=len(SMALL))
+        return bytes(answer) == question
+
+    return ask
 
 
 def _to(port: int) -> Preconnection:
@@ -71,11 +107,12 @@ def _to(port: int) -> Preconnection:
 
 
 async def _echo(connection: Connection) -> None:
-    while True:
-        message = await connection.receive(min_incomplete_length=1)
-        await connection.send(message.data, final=message.end_of_message)
-        if message.end_of_message:
-            return
+    with suppress(ReceiveError):  # the client has finished
+        while True:
+            message = await connection.receive(min_incomplete_length=1)
+            await connection.send(message.data, final=message.end_of_message)
+            if message.end_of_message:
+                return
 
 
 async def _bulk(connection: Connection) -> None:
