@@ -398,6 +398,28 @@ def _looks_for_one_request(monkeypatch: pytest.MonkeyPatch, idle: int) -> int:
     return counted
 
 
+def test_each_of_many_streams_is_asked_for_its_bytes_about_once_however_many_packets_that_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network().shake()
+    streams = [network.client.open() for _ in range(1000)]
+    asked = 0
+    genuine = Engine._write_stream_frame
+
+    def counting(engine: Engine, *arguments: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += engine is network.client.engine
+        return genuine(engine, *arguments, **more)
+
+    monkeypatch.setattr(Engine, "_write_stream_frame", counting)
+    for stream in streams:
+        network.client.engine.write(stream, bytes(64), False)
+    network.flush()
+    network.run(lambda: len(network.server.data) == len(streams))
+    assert all(network.server.data[stream] == bytes(64) for stream in streams)
+    assert asked < 2 * len(streams)
+
+
 def test_the_order_of_service_is_asked_before_each_packet() -> None:
     network = Network().shake()
     client, server = network.client, network.server

@@ -569,7 +569,7 @@ class Engine(QuicConnection):
     @property
     def _streams_queue(self) -> list[QuicStream]:
         table = self._table
-        active = table.active
+        active = table.queue()
         order = self.order
         if order is not None and len(active) > 1:
             active.sort(key=lambda stream: order(stream.stream_id, stream.sender.highest_offset))

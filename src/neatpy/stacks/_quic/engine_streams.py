@@ -6,6 +6,7 @@ adapter this is the only room that knows the engine's private names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aioquic.quic import events
@@ -20,6 +21,7 @@ STREAM_WINDOW = 1 << 19
 SMALLEST_DATAGRAM = 1200
 """Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
 
+_MANY = 64
 _NONE: list[Any] = []
 _ACKED = QuicDeliveryState.ACKED
 
@@ -101,11 +103,10 @@ class _Sender(QuicStreamSender):
             if not len(self._pending) and not self._pending_eof:
                 return QuicStreamFrame(data=b"", offset=0)
         frame = super().get_frame(max_size, max_offset)
-        if (
-            frame is not None
-            and not self._pending_eof
-            and frame.offset + len(frame.data) == self._buffer_stop
-        ):
+        if frame is None:
+            if max_size <= 0:
+                self._table.has_filled_a_packet()
+        elif not self._pending_eof and frame.offset + len(frame.data) == self._buffer_stop:
             self.buffer_is_empty = True  # the engine would find out by asking once more
         return frame
 
@@ -161,6 +162,28 @@ class _Receiver(QuicStreamReceiver):
             self.stop_pending = False
         if self.stop_pending:
             self._table.wake(self._stream_id)
+
+
+class _LongQueue(list[Any]):
+    """Many streams that may have something to send, as the engine visits them for each packet. ``full``, set meanwhile,
+    ends the visit: the packet has no room for any more."""
+
+    __slots__ = ("full",)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.full = False
+        for stream in super().__iter__():
+            yield stream
+            if self.full:
+                return
+
+    def extend(self, served: Iterable[Any]) -> None:
+        """Have those visited again for the next packet that were served for this one and have more to send."""
+        for stream in served:
+            if stream.sender.buffer_is_empty:
+                stream.queued = False
+            else:
+                self.append(stream)
 
 
 class StreamTable(dict[int, Any]):
@@ -220,6 +243,18 @@ class StreamTable(dict[int, Any]):
         if stream is not None and not stream.queued:
             stream.queued = True
             self.active.append(stream)
+
+    def queue(self) -> list[Any]:
+        """Those that may have something to send, for the engine to visit."""
+        active = self.active
+        if len(active) >= _MANY and type(active) is list:
+            active = self.active = _LongQueue(active)
+        return active
+
+    def has_filled_a_packet(self) -> None:
+        """The engine need not visit the rest before the next packet."""
+        if type(self.active) is _LongQueue:
+            self.active.full = True
 
     def has_delivered(self, number: int) -> None:
         """The sending side of a stream has come to its end."""
