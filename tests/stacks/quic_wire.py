@@ -8,9 +8,10 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
+import pytest
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from api.loopback import HOST, port_of, until
 from api.quic_loopback import IDENTITY, connected, exactly, going_to, listening
 from api.relay import Relay
-from neatpy import Connection, Listener
+from neatpy import Certificate, Connection, Listener
 from neatpy.stacks._quic import port as quic_port
 
 
@@ -61,11 +62,18 @@ def engine_room(listener: Listener) -> quic_port.QuicListener:
 # Clients made by hand
 
 
-def foreign() -> QuicConnection:
-    """A client of aioquic's own, which verifies nothing."""
+def foreign(certificate: Certificate | None = None) -> QuicConnection:
+    """A client of aioquic's own, which verifies nothing and shows this certificate if it is asked for one."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["neatpy"], server_name="localhost")
     configuration.verify_mode = ssl.CERT_NONE
+    if certificate is not None:
+        _show(configuration, certificate)
     return QuicConnection(configuration=configuration)
+
+
+def _show(configuration: QuicConfiguration, certificate: Certificate) -> None:
+    configuration.certificate = x509.load_pem_x509_certificate(certificate.certificate_chain)
+    configuration.private_key = load_pem_private_key(certificate.private_key, None)
 
 
 def initial() -> bytes:
@@ -116,6 +124,23 @@ async def some(sock: socket.socket) -> list[bytes]:
     return found
 
 
+async def pumped(client: QuicConnection, sock: socket.socket, condition: Callable[[], object]) -> None:
+    """Let a client of aioquic's own speak by this socket until this holds."""
+
+    def step() -> object:
+        now = time.monotonic()
+        for datagram in answers(sock):
+            client.receive_datagram(datagram, (HOST, 0), now)
+        due = client.get_timer()
+        if due is not None and due <= now:
+            client.handle_timer(now)
+        for datagram, _ in client.datagrams_to_send(now):
+            sock.send(datagram)
+        return condition()
+
+    await until(step)
+
+
 # A server made by hand
 
 
@@ -125,6 +150,8 @@ class ForeignServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.heard = 0
         self.lost = False
+        self.first_words = b""
+        """To be sent on a stream of its own, together with its part of the handshake."""
         self._quic: QuicConnection
         self._has_begun = False
         self._client: tuple[str, int]
@@ -152,11 +179,12 @@ class ForeignServer(asyncio.DatagramProtocol):
         self._has_begun = True
         self._client = client
         configuration = QuicConfiguration(is_client=False, alpn_protocols=["neatpy"])
-        configuration.certificate = x509.load_pem_x509_certificate(IDENTITY.certificate_chain)
-        configuration.private_key = load_pem_private_key(IDENTITY.private_key, None)
+        _show(configuration, IDENTITY)
         self._quic = QuicConnection(
             configuration=configuration, original_destination_connection_id=first[6 : 6 + first[5]]
         )
+        if self.first_words:
+            self._quic.send_stream_data(self._quic.get_next_available_stream_id(), self.first_words)
 
     def _act(self) -> None:
         while (event := self._quic.next_event()) is not None:
@@ -190,3 +218,12 @@ class ForeignServer(asyncio.DatagramProtocol):
         """End it."""
         self.stop()
         self._transport.close()
+
+
+@pytest.fixture
+async def foreign_server() -> AsyncIterator[ForeignServer]:
+    """A server of aioquic's own that listens."""
+    loop = asyncio.get_running_loop()
+    _, server = await loop.create_datagram_endpoint(ForeignServer, local_addr=(HOST, 0))
+    yield server
+    server.close()

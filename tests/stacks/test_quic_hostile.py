@@ -14,13 +14,14 @@ import pytest
 
 pytest.importorskip("aioquic")
 
-from aioquic.quic.connection import QuicConnection
 from quic_wire import (
     ForeignServer,
     answers,
     engine_room,
     foreign,
+    foreign_server,
     initial,
+    pumped,
     some,
     stranger,
     talk,
@@ -55,7 +56,7 @@ from neatpy.stacks._quic import resets
 from neatpy.stacks._quic.engine import SMALLEST_DATAGRAM
 from neatpy.stacks._quic.paths import OwnPath
 
-__all__ = ["complaints", "everything_is_given_back"]
+__all__ = ["complaints", "everything_is_given_back", "foreign_server"]
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
     pytest.mark.usefixtures("everything_is_given_back", "nothing_is_logged"),
@@ -426,32 +427,3 @@ async def test_whatever_a_stranger_sends_no_more_than_three_times_as_much_is_ans
 
         await until_still(more, 0.6)  # retransmissions count too
         assert SMALLEST_DATAGRAM < got <= 3 * sum(map(len, sent))
-
-
-# Peers of aioquic's own
-
-
-@pytest.fixture
-async def foreign_server() -> AsyncIterator[ForeignServer]:
-    """A server of aioquic's own that listens."""
-    loop = asyncio.get_running_loop()
-    _, server = await loop.create_datagram_endpoint(ForeignServer, local_addr=(HOST, 0))
-    yield server
-    server.close()
-
-
-async def pumped(client: QuicConnection, sock: socket.socket, condition: Callable[[], object]) -> None:
-    """Let a client of aioquic's own speak by this socket until this holds."""
-
-    def step() -> object:
-        now = time.monotonic()
-        for datagram in answers(sock):
-            client.receive_datagram(datagram, (HOST, 0), now)
-        due = client.get_timer()
-        if due is not None and due <= now:
-            client.handle_timer(now)
-        for datagram, _ in client.datagrams_to_send(now):
-            sock.send(datagram)
-        return condition()
-
-    await until(step)
