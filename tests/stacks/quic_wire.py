@@ -173,6 +173,9 @@ class ForeignServer(asyncio.DatagramProtocol):
         if not self._has_begun:
             self._begin(data, address)
         self._quic.receive_datagram(data, address, time.monotonic())
+        words, self.first_words = self.first_words, b""
+        if words:
+            self._quic.send_stream_data(self._quic.get_next_available_stream_id(), words)
         self._act()
 
     def _begin(self, first: bytes, client: tuple[str, int]) -> None:
@@ -183,8 +186,6 @@ class ForeignServer(asyncio.DatagramProtocol):
         self._quic = QuicConnection(
             configuration=configuration, original_destination_connection_id=first[6 : 6 + first[5]]
         )
-        if self.first_words:
-            self._quic.send_stream_data(self._quic.get_next_available_stream_id(), self.first_words)
 
     def _act(self) -> None:
         while (event := self._quic.next_event()) is not None:

@@ -33,7 +33,7 @@ from api.quic_loopback import (
     trusting,
 )
 from api.relay import Relay
-from neatpy import Certificate, Connection, EstablishmentError, SecurityParameters, TrustVerification
+from neatpy import Certificate, Connection, ConnectionState, EstablishmentError, TrustVerification
 from pki import Authority
 
 __all__ = ["complaints", "everything_is_given_back", "foreign_server"]
@@ -80,24 +80,12 @@ def sessions_come_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls.Context, "handle_message", handle_and_give)
 
 
-async def _refusing(trust: TrustVerification) -> bool:
-    await turns()
-    return False
-
-
 @pytest.mark.usefixtures("sessions_come_early")
-@pytest.mark.parametrize(
-    "security",
-    [SecurityParameters(), trusting(trust_verification_callback=_refusing)],
-    ids=["unknown issuer", "callback"],
-)
-async def test_a_session_of_a_server_that_is_not_trusted_never_makes_it_trusted(
-    security: SecurityParameters,
-) -> None:
-    async with listening() as listener:
-        preconnection = going_to(port_of(listener), security)
+async def test_a_session_of_a_server_that_is_not_trusted_never_makes_it_trusted() -> None:
+    async with listening(offering(server_certificate=STRANGERS.issue("localhost"))) as listener:
+        preconnection = going_to(port_of(listener))
         for _ in range(3):
-            assert "trust" in str(await refusal(preconnection))
+            assert "is not trusted" in str(await refusal(preconnection))
 
 
 @pytest.mark.usefixtures("sessions_come_early")
@@ -191,6 +179,7 @@ async def test_nothing_of_a_server_is_told_while_the_callback_thinks(
         await until(lambda: len(relay.seen[False]) > sent)  # it has said it all once more
         await turns(20)
         assert received == []
+        assert client.state is ConnectionState.ESTABLISHING
         judge.say(trusted)
         if trusted:
             await client
