@@ -152,6 +152,14 @@ async def test_a_rejected_message_comes_once_and_in_the_same_handshake() -> None
         assert not heard[0].context.early_data
 
 
+async def test_a_message_that_travelled_early_survives_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both() as (preconnection, heard):
+        await ask(preconnection)
+        monkeypatch.setattr("neatpy.stacks._quic.port.UNPROVEN", 0)
+        assert (await ask(preconnection))["resumed"]
+        assert [bytes(message) for message in heard] == [b"question", b"question"]
+
+
 async def test_a_message_whose_framer_has_no_frames_of_its_own_waits_for_the_handshake() -> None:
     async with both((DelimiterFramer(b"\n"),)) as (preconnection, heard):
         await ask(preconnection)

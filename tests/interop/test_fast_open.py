@@ -23,9 +23,11 @@ HOST = "127.0.0.1"
 TIMES = 3
 
 
-async def ask_again_and_again(protocol: str, marked: bool, wanted: str) -> list[Any]:
+async def ask_again_and_again(
+    protocol: str, marked: bool, wanted: str, isolated: bool = False
+) -> list[Any]:
     """What a Listener hears early, asked several times; and what the kernel counts of SYNs with data."""
-    properties = TransportProperties(zero_rtt_msg=wanted)
+    properties = TransportProperties(zero_rtt_msg=wanted, isolate_session=isolated)
     certificate = Certificate.self_signed("localhost", HOST)
     secure = protocol == "tls/tcp"
     serving = SecurityParameters(server_certificate=certificate) if secure else SecurityParameters.disabled()
@@ -85,6 +87,11 @@ async def test_a_message_that_is_not_marked_never_travels_with_the_syn(fast: Nam
 
 async def test_nothing_travels_with_the_syn_unasked(fast: Namespace) -> None:
     assert await fast.run(ask_again_and_again, "tcp", True, "no_preference") == [[False] * TIMES, 0]
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "tls/tcp"])
+async def test_an_isolated_session_is_not_recognised_by_a_cookie(fast: Namespace, protocol: str) -> None:
+    assert await fast.run(ask_again_and_again, protocol, True, "prefer", True) == [[False] * TIMES, 0]
 
 
 async def test_the_hello_of_tls_travels_with_the_syn(fast: Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import random
 from collections import defaultdict
@@ -54,6 +55,7 @@ class End(EngineObserver):
         "address",
         "complete",
         "data",
+        "datagrams",
         "delivered",
         "ended",
         "engine",
@@ -69,6 +71,7 @@ class End(EngineObserver):
         self.engine: Engine
         self.complete = False
         self.data: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self.datagrams: list[bytes] = []
         self.ended: set[int] = set()
         self.delivered: set[int] = set()
         self.events: list[tuple[Any, ...]] = []
@@ -88,6 +91,9 @@ class End(EngineObserver):
             self.ended.add(stream)
         if self.takes(stream):
             self.engine.taken(stream, len(data))
+
+    def datagram(self, data: bytes) -> None:
+        self.datagrams.append(data)
 
     def stream_reset(self, stream: int, code: int) -> None:
         self.events.append(("reset", stream, code))
@@ -199,3 +205,23 @@ class Network:
             end = self.server if to_server else self.client
             end.received += 1
             end.engine.take(datagram, source, self.now)
+
+
+def payload(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+def transfer(network: Network, size: int, seconds: float = 60.0) -> float:
+    """Send so much both ways on one stream, with its end; how long that took on the network's clock."""
+    client, server = network.client, network.server
+    stream = client.open()
+    began = network.now
+    client.engine.write(stream, payload(size), True)
+    network.flush()
+    network.run(lambda: stream in server.ended, seconds)
+    server.engine.write(stream, payload(size + 1), True)
+    network.flush()
+    network.run(lambda: stream in client.ended and stream in server.delivered, seconds)
+    assert hashlib.sha256(server.data[stream]).digest() == hashlib.sha256(payload(size)).digest()
+    assert hashlib.sha256(client.data[stream]).digest() == hashlib.sha256(payload(size + 1)).digest()
+    return network.now - began

@@ -39,7 +39,7 @@ from api.quic_loopback import (
     transport_of,
 )
 from api.relay import Relay, forward
-from neatpy import Connection, ConnectionState
+from neatpy import Connection, ConnectionState, MessageContext, Reason, ReceiveError
 from neatpy.stacks._quic import port as quic_port
 from neatpy.stacks._quic.engine import SMALLEST_DATAGRAM
 
@@ -301,6 +301,27 @@ async def test_handshakes_that_go_nowhere_are_given_up_in_time(monkeypatch: pyte
         room = engine_room(listener)
         await until(lambda: len(room._handshakes) == 1)
         await until(lambda: len(room._handshakes) == 0 and not room._by_id)
+
+
+async def test_a_client_that_sends_early_and_vanishes_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with listening() as listener, Relay.to(port_of(listener)) as relay:
+        preconnection = going_to(relay.port)
+        async with connected(preconnection, listener) as both:
+            await talk(*both)  # by the end of which the session has come
+        monkeypatch.setattr(quic_port, "HANDSHAKE_TIME", 0.2)
+        relay.decide = lambda datagram, from_client, index: (datagram,) if from_client else ()
+        client = preconnection.initiate_with_send(b"early", MessageContext(safely_replayable=True))
+        server = await asyncio.wait_for(listener.accept(), TIME)
+        client.abort()
+        relay.decide = lambda *_: ()
+        message = await asyncio.wait_for(server.receive(min_incomplete_length=5), TIME)
+        assert message.context.early_data
+        with pytest.raises(ReceiveError) as caught:
+            await asyncio.wait_for(server.receive(), TIME)
+        assert caught.value.reason is Reason.TIMEOUT
+        await until(lambda: not engine_room(listener)._by_id)
 
 
 async def test_a_client_is_led_through_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
