@@ -23,9 +23,7 @@ HOST = "127.0.0.1"
 TIMES = 3
 
 
-async def ask_again_and_again(
-    protocol: str, marked: bool, wanted: str, isolated: bool = False
-) -> list[Any]:
+async def ask_again_and_again(protocol: str, marked: bool, wanted: str, isolated: bool = False) -> list[Any]:
     """What a Listener hears early, asked several times; and what the kernel counts of SYNs with data."""
     properties = TransportProperties(zero_rtt_msg=wanted, isolate_session=isolated)
     certificate = Certificate.self_signed("localhost", HOST)
