@@ -119,10 +119,12 @@ async def answered(identity: Path, then: str) -> AsyncIterator[tuple[Connection,
         assert process.stdout is not None
         port = int(await asyncio.wait_for(process.stdout.readline(), TIME))
         client = await going_to(port).initiate(timeout=TIME)
-        client.send(b"hello")
-        assert await exactly(client, 5) == b"hello"
-        yield client, process
-        client.abort()
+        try:
+            client.send(b"hello")
+            assert await exactly(client, 5) == b"hello"
+            yield client, process
+        finally:
+            client.abort()
 
 
 async def close_soon(connection: Connection) -> None:

@@ -146,8 +146,8 @@ async def test_nothing_of_a_client_is_told_while_the_callback_thinks(trusted: bo
         await pumped(client, sock, judge.asked.is_set)
         client.send_stream_data(0, WORDS, end_stream=True)
         (transport,) = set(engine_room(listener)._by_id.values())
-        stream = transport.engine._table.get
-        await pumped(client, sock, lambda: stream(0) and stream(0).receiver.highest_offset == 2 * len(WORDS))
+        table = transport.engine._table
+        await pumped(client, sock, lambda: 0 in table and table[0].receiver.highest_offset == 2 * len(WORDS))
         await turns(20)
         assert accepted == []
         judge.say(trusted)

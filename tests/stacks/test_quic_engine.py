@@ -18,7 +18,6 @@ from neatpy.security import SecurityParameters
 from neatpy.stacks._quic import packets
 from neatpy.stacks._quic.engine import (
     CONNECTION_WINDOW,
-    SMALLEST_DATAGRAM,
     STREAM_WINDOW,
     Engine,
     EngineObserver,

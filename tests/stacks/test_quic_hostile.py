@@ -6,9 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 

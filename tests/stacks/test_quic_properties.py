@@ -22,6 +22,7 @@ from api.quic_loopback import (
     transport_of,
 )
 from neatpy import CapacityProfile, Reason, ReceiveError, Scheduler
+from neatpy.stacks._quic.paths import OwnPath
 
 __all__ = ["complaints", "everything_is_given_back"]
 pytestmark = [
@@ -61,6 +62,7 @@ async def test_what_a_clone_is_to_have_the_whole_group_has() -> None:
             assert told["conn_priority"] == priority
         transport = transport_of(client)
         assert transport.engine.idle_timeout == 7.0
+        assert isinstance(transport.path, OwnPath)
         assert transport.path._profile is CapacityProfile.SCAVENGER
         assert transport.order._scheduler is Scheduler.PRIORITY
 
