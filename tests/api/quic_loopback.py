@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from neatpy import (
     RemoteEndpoint,
     SecurityParameters,
     TransportProperties,
+    trace,
 )
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.flow import QuicFlow
@@ -186,6 +187,22 @@ def open_sockets() -> int:
         except FileNotFoundError:  # that of the listing itself
             continue
     return found
+
+
+@pytest.fixture
+def told() -> Iterator[list[BaseException]]:
+    """What Listeners tell of the handshakes that they refuse."""
+    found: list[BaseException] = []
+
+    def note(event: trace.Event) -> None:
+        if isinstance(event, trace.CandidateFailed) and isinstance(event.subject, Listener):
+            found.append(event.details["error"])
+
+    unsubscribe = trace.subscribe(note)
+    try:
+        yield found
+    finally:
+        unsubscribe()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from api.quic_loopback import (
     connected,
     everything_is_given_back,
     exactly,
+    flow_of,
     going_to,
     listening,
     offering,
@@ -114,7 +115,7 @@ async def ask(identity: str, port: str) -> None:
 
 @asynccontextmanager
 async def answered(identity: Path, then: str) -> AsyncIterator[tuple[Connection, asyncio.subprocess.Process]]:
-    """A client that has its answer of a server that is a program of its own."""
+    """A client of a server that is a program of its own: it has its answer, and the server has all that it said."""
     async with program(answer, identity, then) as process:
         assert process.stdout is not None
         port = int(await asyncio.wait_for(process.stdout.readline(), TIME))
@@ -122,6 +123,7 @@ async def answered(identity: Path, then: str) -> AsyncIterator[tuple[Connection,
         try:
             client.send(b"hello")
             assert await exactly(client, 5) == b"hello"
+            await until(lambda: not flow_of(client).backlog())
             yield client, process
         finally:
             client.abort()
@@ -184,7 +186,7 @@ async def test_closing_against_silence_ends_well_if_the_peer_had_everything(
     ):
         client.send(b"hello")
         assert await exactly(server, 5) == b"hello"
-        await until(lambda: client.statistics["bytes_in_flight"] == 0)
+        await until(lambda: not flow_of(client).backlog())
         relay.decide = lambda *_: ()
         await close_soon(client)
 

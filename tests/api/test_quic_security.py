@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from api.quic_loopback import (
     pair,
     refusal,
     streams,
+    told,
     trusting,
 )
 from api.relay import Relay
@@ -31,19 +31,17 @@ from neatpy import (
     Certificate,
     Connection,
     EstablishmentError,
-    Listener,
     LocalEndpoint,
     Preconnection,
     Reason,
     SecurityParameters,
     TransportServicesError,
     TrustVerification,
-    trace,
 )
 from pki import Authority
 
 pytest.importorskip("aioquic")
-__all__ = ["everything_is_given_back"]
+__all__ = ["everything_is_given_back", "told"]
 pytestmark = [BOTH_LOOPS, pytest.mark.usefixtures("everything_is_given_back")]
 
 
@@ -56,22 +54,6 @@ async def talk(client: Connection, server: Connection) -> None:
     assert await exactly(server, 8) == b"question"
     server.send(b"answer")
     assert await exactly(client, 6) == b"answer"
-
-
-@pytest.fixture
-def told() -> Iterator[list[BaseException]]:
-    """What Listeners tell of the handshakes that they refuse."""
-    found: list[BaseException] = []
-
-    def note(event: trace.Event) -> None:
-        if isinstance(event, trace.CandidateFailed) and isinstance(event.subject, Listener):
-            found.append(event.details["error"])
-
-    unsubscribe = trace.subscribe(note)
-    try:
-        yield found
-    finally:
-        unsubscribe()
 
 
 # Certificates of servers

@@ -36,6 +36,7 @@ from api.quic_loopback import (
     going_to,
     listening,
     to_the_end,
+    told,
     transport_of,
 )
 from api.relay import Relay, forward
@@ -43,7 +44,7 @@ from neatpy import Connection, ConnectionState, MessageContext, Reason, ReceiveE
 from neatpy.stacks._quic import port as quic_port
 from neatpy.stacks._quic.engine import SMALLEST_DATAGRAM
 
-__all__ = ["complaints", "everything_is_given_back"]
+__all__ = ["complaints", "everything_is_given_back", "told"]
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
     pytest.mark.usefixtures("everything_is_given_back"),
@@ -294,17 +295,21 @@ async def test_handshakes_that_go_nowhere_are_given_up_in_number(monkeypatch: py
             await talk(*both)
 
 
-async def test_handshakes_that_go_nowhere_are_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handshakes_that_go_nowhere_are_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch, told: list[BaseException]
+) -> None:
     monkeypatch.setattr(quic_port, "HANDSHAKE_TIME", 0.1)
     async with listening() as listener, stranger(listener) as sock:
         sock.send(initial())
         room = engine_room(listener)
         await until(lambda: len(room._handshakes) == 1)
         await until(lambda: len(room._handshakes) == 0 and not room._by_id)
+        (error,) = told
+        assert "more than 0.1 s" in str(error)
 
 
 async def test_a_client_that_sends_early_and_vanishes_is_given_up_in_time(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, told: list[BaseException]
 ) -> None:
     async with listening() as listener, Relay.to(port_of(listener)) as relay:
         preconnection = going_to(relay.port)
@@ -321,7 +326,25 @@ async def test_a_client_that_sends_early_and_vanishes_is_given_up_in_time(
         with pytest.raises(ReceiveError) as caught:
             await asyncio.wait_for(server.receive(), TIME)
         assert caught.value.reason is Reason.TIMEOUT
+        assert told == [], "it was not refused: it was accepted"
         await until(lambda: not engine_room(listener)._by_id)
+
+
+async def test_a_client_that_was_accepted_early_outlives_the_listener() -> None:
+    async with listening() as listener, Relay.to(port_of(listener)) as relay:
+        preconnection = going_to(relay.port)
+        async with connected(preconnection, listener) as both:
+            await talk(*both)
+        relay.decide = lambda datagram, from_client, index: (datagram,) if from_client else ()
+        client = preconnection.initiate_with_send(b"early", MessageContext(safely_replayable=True))
+        server = await asyncio.wait_for(listener.accept(), TIME)
+        await listener.stop()
+        relay.decide = forward
+        await asyncio.wait_for(client.send(b"late"), TIME)
+        assert await exactly(server, 9) == b"earlylate"
+        await talk(client, server)
+        client.abort()
+        server.abort()
 
 
 async def test_a_client_is_led_through_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:

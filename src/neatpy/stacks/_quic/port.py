@@ -114,7 +114,7 @@ class QuicListener(StackListener, DatagramObserver):
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._handshakes.give_up_all()
+            self._handshakes.give_up_all(spared=_is_accepted)
             for transport in set(self._by_id.values()):
                 transport.end_if_unused()
             self._port.release()
@@ -260,9 +260,11 @@ class QuicListener(StackListener, DatagramObserver):
         if error is not None:
             request.refused(self._stack, transport.path.remote_address, error)
             tell_loop(error)
+        elif _is_accepted(transport):
+            pass  # with its early data
         elif not self._open:
             transport.end(ABORTED)
-        elif not transport.flows:  # else it was accepted early
+        else:
             begin = datagram_flow if self._stack.carries_datagrams else first_flow
             flow = begin(transport, UNBOUND, request.properties)
             self._accepted(flow)
@@ -280,7 +282,7 @@ class QuicListener(StackListener, DatagramObserver):
             self._accepted(flow)
 
     def _given_up(self, transport: QuicTransport, why: EstablishmentError) -> None:
-        if why.reason is not Reason.LOCAL_ABORT and not transport.flows:
+        if why.reason is not Reason.LOCAL_ABORT and not _is_accepted(transport):
             self._request.refused(self._stack, transport.path.remote_address, why)
 
     def _forget(self, transport: QuicTransport) -> None:
@@ -292,6 +294,11 @@ class QuicListener(StackListener, DatagramObserver):
         transport.ids = set()
         self.expect_reset(transport, transport._reset_by, b"")
         self._unregister_if_unused()
+
+
+def _is_accepted(transport: QuicTransport) -> bool:
+    """Whether somebody has it already, whatever becomes of the handshake."""
+    return bool(transport.flows)
 
 
 class ServedTransport(QuicTransport):
@@ -366,5 +373,6 @@ class ServedTransport(QuicTransport):
         self.port.settled(self)
 
     def abort(self) -> None:
-        """Give the handshake up, and whoever was accepted with early data."""
+        """Give the handshake up, as the Listener has told by now, and whoever was accepted with early data."""
+        self._outcome = None
         self._fail(EstablishmentError("the handshake was not completed", Reason.TIMEOUT))

@@ -51,10 +51,11 @@ class Waiting:
         if timer is not None:
             timer.cancel()
 
-    def give_up_all(self) -> None:
-        """End everything, since the Listener has stopped."""
+    def give_up_all(self, spared: Callable[[Any], object] = lambda item: False) -> None:
+        """End everything, since the Listener has stopped, but for what is ``spared``."""
         for item in list(self._timers):
-            self._give_up(item, EstablishmentError("the listener has stopped", Reason.LOCAL_ABORT))
+            if not spared(item):
+                self._give_up(item, EstablishmentError("the listener has stopped", Reason.LOCAL_ABORT))
 
     def _too_late(self, item: Abortable, seconds: float) -> None:
         self._give_up(item, EstablishmentError(f"the handshake took more than {seconds:g} s", Reason.TIMEOUT))
