@@ -237,11 +237,11 @@ def test_a_peer_that_resets_the_connection_is_an_error() -> None:
 
 def test_wishes_that_no_stack_fulfils_are_answered_with_every_reason() -> None:
     done = neatpy(
-        "connect", "127.0.0.1", "9", "--require", "zero_rtt_msg", "--require", "per_msg_reliability"
+        "connect", "127.0.0.1", "9", "--require", "preserve_msg_boundaries", "--require", "zero_rtt_msg"
     )
     assert done.returncode == 1
-    assert " tcp: it is not secure; it does not provide per_msg_reliability, which is required" in told(done)
-    assert " tls/tcp: it does not provide per_msg_reliability, which is required; it does not" in told(done)
+    assert " tcp: it is not secure; it does not provide preserve_msg_boundaries, which is required" in told(done)
+    assert " quic: it does not provide preserve_msg_boundaries, which is required" in told(done)
 
 
 def test_datagrams_are_secure_unless_told_otherwise() -> None:

@@ -358,11 +358,11 @@ async def test_who_has_closed_says_no_more_when_the_peer_has_lost_the_connection
     ):
         await talk(client, server)
         token = transport_of(client).engine._peer_cid.stateless_reset_token
-        ours = transport_of(client)
+        ours, theirs = transport_of(client), transport_of(server)
         path = ours.path
         assert isinstance(path, OwnPath)
         client.abort_group()
-        await until(lambda: ours.over)
+        await until(lambda: ours.over and theirs.over)
         assert not path._closed
         relay.inject(b"\x41" + bytes(30) + token, False)
         await until(lambda: path._closed)
