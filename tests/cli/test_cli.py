@@ -240,7 +240,9 @@ def test_wishes_that_no_stack_fulfils_are_answered_with_every_reason() -> None:
         "connect", "127.0.0.1", "9", "--require", "preserve_msg_boundaries", "--require", "zero_rtt_msg"
     )
     assert done.returncode == 1
-    assert " tcp: it is not secure; it does not provide preserve_msg_boundaries, which is required" in told(done)
+    assert " tcp: it is not secure; it does not provide preserve_msg_boundaries, which is required" in told(
+        done
+    )
     assert " quic: it does not provide preserve_msg_boundaries, which is required" in told(done)
 
 

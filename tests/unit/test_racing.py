@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neatpy.establishment.memory import ADDRESS_DELAY
-from neatpy.establishment.racing import PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
+from neatpy.establishment.racing import GETTING_READY, PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
 
 
 class Candidate:
@@ -295,3 +295,47 @@ def test_a_winner_closes_all_others(
     assert race.next_deadline is None
     assert race.tick(1e9) == []
     assert all(race.failed(loser, 1e9) == [] for loser in losers)
+
+
+# Getting ready
+
+
+def test_who_gets_ready_is_not_held_up_for_it_and_has_its_delay_from_then_on() -> None:
+    root, (first, second) = tree([1, 1])
+    race = Race(root)
+    assert race.begin(0.0) == [first]
+    race.getting_ready(first, 0.0)
+    assert race.tick(PROTOCOL_DELAY) == []
+    race.ready(first, 0.3)
+    assert race.next_deadline == pytest.approx(0.3 + PROTOCOL_DELAY)
+    assert race.tick(0.3 + PROTOCOL_DELAY) == [second]
+
+
+def test_siblings_do_not_wait_for_ever_for_one_that_gets_ready() -> None:
+    root, (first, second) = tree([1, 1])
+    race = Race(root)
+    race.begin(0.0)
+    race.getting_ready(first, 0.0)
+    assert race.tick(GETTING_READY + PROTOCOL_DELAY) == [second]
+    race.ready(first, 2.0)
+    assert race.failed(second, 2.1) == []
+    assert race.failed(first, 2.2) == []
+    assert race.exhausted
+
+
+def test_who_fails_while_it_gets_ready_makes_room_at_once() -> None:
+    root, (first, second) = tree([1, 1])
+    race = Race(root)
+    race.begin(0.0)
+    race.getting_ready(first, 0.0)
+    assert race.failed(first, 0.05) == [second]
+
+
+def test_getting_ready_holds_the_next_path_back_as_well() -> None:
+    root, (first, second) = tree([1], [1])
+    race = Race(root)
+    race.begin(0.0)
+    race.getting_ready(first, 0.0)
+    race.ready(first, 0.4)
+    assert race.next_deadline == pytest.approx(0.4 + PATH_DELAY)
+    assert race.tick(0.4 + PATH_DELAY) == [second]

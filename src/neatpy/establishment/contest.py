@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from functools import partial
 
 from neatpy.errors import EstablishmentError, Reason
@@ -158,9 +159,19 @@ class Contest:
             self._progress.running.append(candidate)
             if trace is not None:
                 trace(STARTED, candidate, None)
-            task = self._loop.create_task(_timed(attempt, self._request))
+            loading = candidate.stack.load()
+            if loading is not None and self._race is not None:
+                self._race.getting_ready(candidate, time.monotonic())
+                loading = self._loaded(candidate, loading)
+            task = self._loop.create_task(_timed(attempt, self._request, loading))
             self._tasks[task] = attempt
             task.add_done_callback(partial(self._attempt_ended, attempt))
+
+    async def _loaded(self, candidate: Candidate, loading: Awaitable[object]) -> None:
+        await loading
+        if self._race is not None:
+            self._race.ready(candidate, time.monotonic())
+            self._wake()
 
     def _attempt_ended(self, attempt: Attempt, task: asyncio.Task[float]) -> None:
         if task in self._tasks and not self._over:
@@ -301,8 +312,10 @@ class Contest:
             self._waiter.set_result(None)
 
 
-async def _timed(attempt: Attempt, request: EstablishmentRequest) -> float:
+async def _timed(attempt: Attempt, request: EstablishmentRequest, loading: Awaitable[object] | None) -> float:
     """Run one attempt; gives the seconds that its handshakes took."""
+    if loading is not None:
+        await loading
     began = time.monotonic()
     await attempt.connect(request.prepare)
     return time.monotonic() - began

@@ -13,6 +13,7 @@ candidate is. The rules:
   as a whole: the next to start is the first that something else carries, if there is one. After a failure the order
   is kept.
 - Leaves may join late (an address that came after the race began).
+- A candidate that has to get ready first is not held up by its siblings for that: its delay begins when it is ready.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PROTOCOL_DELAY = 0.1
 """Seconds between the starts of sibling stacks."""
 PATH_DELAY = 1.0
 """Seconds between the starts of sibling paths."""
+GETTING_READY = 0.5
+"""Seconds for which siblings wait for a candidate that gets ready; beyond that they start."""
 
 _NEVER = float("inf")
 _AT_ONCE = float("-inf")
@@ -114,6 +117,25 @@ class Race(Generic[T]):
         self._child_failed(node, now, to_start)
         self._advance_due(self._root, now, to_start)
         return to_start
+
+    def getting_ready(self, candidate: T, now: float) -> None:
+        """This candidate, which was to start now, cannot yet; ``ready`` follows, or ``failed``."""
+        self._stagger(candidate, now, GETTING_READY)
+
+    def ready(self, candidate: T, now: float) -> None:
+        """This candidate's attempt begins only now."""
+        self._stagger(candidate, now, 0.0)
+
+    def _stagger(self, candidate: T, now: float, more: float) -> None:
+        """Count the delays of a candidate, and of the branches that it is in, from now."""
+        node: RaceNode[T] | None = self._leaves[id(candidate)]
+        while node is not None and node.parent is not None and not node.failed:
+            node.started_at = now + more
+            parent = node.parent
+            if parent.children[parent.next - 1] is not node:
+                return  # its siblings have gone on
+            parent.due = now + more + node.delay
+            node = parent
 
     def tick(self, now: float) -> list[T]:
         """Time has passed."""

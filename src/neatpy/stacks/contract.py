@@ -16,7 +16,7 @@ Rules that hold for every Flow:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from neatpy.errors import CloneError, PropertyError, Reason
@@ -387,6 +387,11 @@ class Stack(ABC):
         """The form in which the stack serves such properties: itself, unless it has several that provide different
         features. All have its name, and a Flow's stack is the form that made it."""
         return self
+
+    def load(self) -> Awaitable[object] | None:
+        """What must be done before the first attempt can begin, such as to import a library that takes its time, beside
+        the loop and other candidates; None if there is nothing. A race does not count it against the stack."""
+        return None
 
     def available(self) -> Availability:
         """Whether this host can run the stack. Cheap after the first call, and never raises."""

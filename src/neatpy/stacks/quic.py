@@ -27,6 +27,8 @@ from neatpy.stacks.contract import (
 from neatpy.stacks.features import Features, Provision
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from neatpy.properties import TransportProperties
     from neatpy.security import SecurityParameters
     from neatpy.stacks._quic.settings import QuicSettings
@@ -182,19 +184,30 @@ class QuicStack(Stack):
 
         return obstacle(security, listening)
 
+    def load(self) -> Awaitable[object] | None:
+        if _WORK in sys.modules:
+            return None
+        return asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _WORK)
+
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
-        await _load()
+        await self._load()
         from neatpy.stacks._quic.meeting import connect
 
         settings = self._settings_for(candidate.security, listening=False)
         return await connect(self, settings, candidate, observer)
 
     async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
-        await _load()
+        await self._load()
         from neatpy.stacks._quic.port import QuicListener
 
         settings = self._settings_for(request.security, listening=True)
         return QuicListener(self, settings, request, accepted)
+
+    async def _load(self) -> None:
+        """Import the engine without holding up the loop: it takes 0.1 s the first time."""
+        loading = self.load()
+        if loading is not None:
+            await loading
 
     def _settings_for(self, security: SecurityParameters, *, listening: bool) -> QuicSettings:
         from neatpy.stacks._quic.parameters import obstacle
@@ -207,12 +220,6 @@ class QuicStack(Stack):
         if self._settings is None:
             self._settings = SettingsCache()
         return self._settings.get(security, listening, QuicSettings)
-
-
-async def _load() -> None:
-    """Import the engine without holding up the loop, on which other candidates race: it takes 0.1 s the first time."""
-    if _WORK not in sys.modules:
-        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _WORK)
 
 
 _WORK = "neatpy.stacks._quic.port"
