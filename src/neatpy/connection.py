@@ -668,14 +668,21 @@ class Connection:
         for endpoint in endpoints:
             if not isinstance(endpoint, kind):
                 raise TypeError(f"{action} takes {kind.__name__} objects, not {endpoint!r}")
-        known = (*self._intent.remotes, *self._intent.locals, self.remote_endpoint, self.local_endpoint)
-        if action.startswith("add"):
-            endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in known)
+        adds = action.startswith("add")
+        if adds:
+            in_use = (self.remote_endpoint, self.local_endpoint)
+            endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in in_use)
         flow = self._path.flow
-        if endpoints and flow is None:
-            raise PropertyError(f"a connection that is not established uses one path: no {action}")
+        given = (*self._intent.remotes, *self._intent.locals)
         for endpoint in endpoints:
-            cast("Flow", flow).change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
+            try:
+                if flow is None:
+                    raise PropertyError(f"a connection that is not established uses one path: no {action}")
+                flow.change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
+            except PropertyError:
+                # One of those it began with is known already; a stack that can still takes it back after its removal.
+                if not adds or endpoint not in given:
+                    raise
 
     # data_path.Owner
 

@@ -8,6 +8,7 @@ path takes them. Another engine needs another such room, and nothing else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ _MTU_PROBES = 3
 _LOST_BURSTS, _UNANSWERED = 3, 2
 _RANGES_WITH_CLOSE = 32
 _ACKED = QuicDeliveryState.ACKED
+
+# What a stranger sends is nothing to print on a program's standard error, unless the program sets logging up.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 
 class EngineObserver:

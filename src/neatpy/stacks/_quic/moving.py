@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from neatpy.errors import PropertyError
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.paths import OwnPath
+from neatpy.system.changes import hear_no_more, hear_of_changes
+from neatpy.system.interfaces import addresses
 
 if TYPE_CHECKING:
     import socket
@@ -71,10 +73,12 @@ class MovingTransport(QuicTransport):
         self._places = [*self._places[:1], *(place for place in left if place != self._places[0])]
 
     def _is_at(self, place: Place, ip: str | None, interface: str | None) -> bool:
-        active = place == self._places[0]
-        if ip is not None and ip != place.ip and not (active and ip == self.path.local_address.ip):
+        own = self.path.local_address.ip if place == self._places[0] else place.ip
+        if ip is not None and ip not in (place.ip, own):
             return False
-        return interface is None or interface == place.interface
+        if interface is None or interface == place.interface:
+            return True
+        return place.interface is None and own is not None and _has(interface, own)
 
     def _move_to(self, places: list[Place]) -> None:
         """Go on from the first of these that can be used. Raises PropertyError if there is none."""
@@ -102,6 +106,23 @@ class MovingTransport(QuicTransport):
 
     # What the network says
 
+    def _open(self) -> None:
+        super()._open()
+        if self.is_open:
+            hear_of_changes(self.loop, self._look)
+
+    def _stop_timers(self) -> None:
+        super()._stop_timers()
+        hear_no_more(self.loop, self._look)
+
+    def _look(self) -> None:
+        """Something has changed on this host: see whether packets still get through. Who only receives would wait for
+        the peer, which cannot know, until the next keep-alive."""
+        self._tried = 0
+        if self.is_open and any(not flow.closing for flow in self.flows.values()):
+            self.engine.ping()
+            self.schedule()
+
     def failed(self, error: OSError) -> None:
         if self.is_open and error.errno in _LOST and self._try_another():
             return
@@ -124,12 +145,22 @@ class MovingTransport(QuicTransport):
             candidates.append(self._places[0])
         if self._tried >= len(candidates):
             return False
-        self._tried += 1
-        try:
-            self._move(candidates[0])
-        except OSError:
-            return False
-        return True
+        for place in candidates:
+            try:
+                self._move(place)
+            except OSError:
+                continue  # it is no place to be at present
+            self._tried += 1
+            return True
+        return False
+
+
+def _has(interface: str, ip: str) -> bool:
+    """Whether an interface has this address."""
+    try:
+        return ip in addresses().get(interface, ())
+    except (OSError, RuntimeError):
+        return False
 
 
 def _spelled(endpoint: Any) -> tuple[str | None, str | None]:
