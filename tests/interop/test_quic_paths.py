@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import itertools
 import random
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -33,6 +35,7 @@ from neatpy import (
     RemoteEndpoint,
     SecurityParameters,
 )
+from neatpy.system.changes import hear_no_more, hear_of_changes
 
 pytest.importorskip("aioquic")
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_program("ip", "iptables")]
@@ -280,6 +283,50 @@ def notes_of(connection: Connection) -> list[str | None]:
 
     connection.on_path_change = note
     return moves
+
+
+async def hear(loop_name: str) -> list[list[int]]:
+    """How often two listeners have heard of changes after each of three; the second stops before the last."""
+
+    async def in_its_loop() -> list[list[int]]:
+        loop = asyncio.get_running_loop()
+        heard = [0, 0]
+
+        def first() -> None:
+            heard[0] += 1
+
+        def second() -> None:
+            heard[1] += 1
+
+        counts = []
+        hear_of_changes(loop, first)
+        hear_of_changes(loop, second)
+        for command in ("add 10.8.0.1/32", "del 10.8.0.1/32", "add 10.8.0.2/32"):
+            goal = heard[0] + 1
+            subprocess.run(["ip", "address", *command.split(), "dev", "lo"], check=True)
+            while heard[0] < goal:
+                await asyncio.sleep(0.001)
+            counts.append(list(heard))
+            if len(counts) == 2:
+                hear_no_more(loop, second)
+        hear_no_more(loop, first)
+        subprocess.run(["ip", "address", "del", "10.8.0.2/32", "dev", "lo"], check=True)
+        return counts
+
+    def in_a_loop_of_its_own() -> list[list[int]]:
+        factory = importlib.import_module("uvloop").new_event_loop if loop_name == "uvloop" else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(in_its_loop())
+
+    return await asyncio.to_thread(in_a_loop_of_its_own)
+
+
+@pytest.mark.parametrize("loop_name", ["asyncio", "uvloop"])
+async def test_changes_of_the_hosts_addresses_are_told_to_those_who_listen(
+    alone: Namespace, loop_name: str
+) -> None:
+    pytest.importorskip(loop_name)
+    assert await alone.run(hear, loop_name) == [[1, 1], [2, 2], [3, 2]]
 
 
 # Loss and reordering
