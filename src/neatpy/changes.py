@@ -79,15 +79,21 @@ def change_endpoints(connection: Connection, action: str, endpoints: tuple[objec
     for endpoint in endpoints:
         if not isinstance(endpoint, kind):
             raise TypeError(f"{action} takes {kind.__name__} objects, not {endpoint!r}")
-    intent = connection._intent
-    known = (*intent.remotes, *intent.locals, connection.remote_endpoint, connection.local_endpoint)
-    if action.startswith("add"):
-        endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in known)
+    adds = action.startswith("add")
+    if adds:
+        in_use = (connection.remote_endpoint, connection.local_endpoint)
+        endpoints = tuple(endpoint for endpoint in endpoints if endpoint not in in_use)
     flow = connection._path.flow
-    if endpoints and flow is None:
-        raise PropertyError(f"a connection that is not established uses one path: no {action}")
+    given = (*connection._intent.remotes, *connection._intent.locals)
     for endpoint in endpoints:
-        cast("Flow", flow).change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
+        try:
+            if flow is None:
+                raise PropertyError(f"a connection that is not established uses one path: no {action}")
+            flow.change_paths(action, cast("LocalEndpoint | RemoteEndpoint", endpoint))
+        except PropertyError:
+            # One of those it began with is known already; a stack that can still takes it back after its removal.
+            if not adds or endpoint not in given:
+                raise
 
 
 def _settable(connection: Connection, name: str) -> str:

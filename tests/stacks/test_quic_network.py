@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -217,6 +218,24 @@ async def test_garbage_leaves_no_state_at_a_listener_and_gets_no_answer() -> Non
             room = engine_room(listener)
             assert len(room._handshakes) == 0
             assert set(room._by_id.values()) == {transport_of(both[1])}
+
+
+async def test_what_a_stranger_sends_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[logging.LogRecord] = []
+    last_resort = logging.Handler(logging.WARNING)
+    monkeypatch.setattr(last_resort, "handle", printed.append)
+    monkeypatch.setattr(logging, "lastResort", last_resort)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    client = foreign()
+    client.connect((HOST, 0), time.monotonic())
+    client.datagrams_to_send(time.monotonic())
+    client.close()
+    ((goodbye, _),) = client.datagrams_to_send(time.monotonic())
+    async with listening() as listener, stranger(listener) as sock:
+        sock.send(goodbye.ljust(SMALLEST_DATAGRAM, b"\0"))
+        async with connected(going_to(port_of(listener)), listener):
+            pass  # what was sent before has been looked at by now
+    assert printed == []
 
 
 async def test_a_version_that_we_do_not_speak_is_answered_with_those_that_we_do() -> None:

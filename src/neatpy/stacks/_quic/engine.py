@@ -9,10 +9,10 @@ path takes them. Another engine needs another such room, and nothing else.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from logging import DEBUG
 from typing import TYPE_CHECKING, Any
 
 from aioquic import tls
@@ -45,6 +45,9 @@ _MTU_PROBES = 3
 _LOST_BURSTS, _UNANSWERED = 3, 2
 _RANGES_WITH_CLOSE = 32
 _ACKED = QuicDeliveryState.ACKED
+
+# What a stranger sends is nothing to print on a program's standard error, unless the program sets logging up.
+logging.getLogger("quic").addHandler(logging.NullHandler())
 
 
 class EngineObserver:
@@ -153,7 +156,7 @@ class Engine(QuicConnection):
         self._told_ids = {self.host_cid}
         self._give_token(self._host_cids[0])
         self.taken = self._table.credit
-        if not self._logger.isEnabledFor(DEBUG):
+        if not self._logger.isEnabledFor(logging.DEBUG):
             self._logger = _Unheard(self._logger.logger, self._logger.extra)
         self._mtu_wanted = 0
         self._mtu_probes = 0

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from neatpy.errors import PropertyError
 from neatpy.stacks._quic.connection import QuicTransport
 from neatpy.stacks._quic.paths import OwnPath
+from neatpy.system.changes import hear_no_more, hear_of_changes
+from neatpy.system.interfaces import addresses
 
 if TYPE_CHECKING:
     import socket
@@ -71,10 +73,12 @@ class MovingTransport(QuicTransport):
         self._places = [*self._places[:1], *(place for place in left if place != self._places[0])]
 
     def _is_at(self, place: Place, ip: str | None, interface: str | None) -> bool:
-        active = place == self._places[0]
-        if ip is not None and ip != place.ip and not (active and ip == self.path.local_address.ip):
+        own = self.path.local_address.ip if place == self._places[0] else place.ip
+        if ip is not None and ip not in (place.ip, own):
             return False
-        return interface is None or interface == place.interface
+        if interface is None or interface == place.interface:
+            return True
+        return place.interface is None and own is not None and _has(interface, own)
 
     def _move_to(self, places: list[Place]) -> None:
         """Go on from the first of these that can be used. Raises PropertyError if there is none."""
@@ -102,6 +106,23 @@ class MovingTransport(QuicTransport):
 
     # What the network says
 
+    def _open(self) -> None:
+        super()._open()
+        if self.is_open:
+            hear_of_changes(self.loop, self._look)
+
+    def _stop_timers(self) -> None:
+        super()._stop_timers()
+        hear_no_more(self.loop, self._look)
+
+    def _look(self) -> None:
+        """Something has changed on this host: see whether packets still get through. Who only receives would wait for
+        the peer, which cannot know, until the next keep-alive."""
+        self._tried = 0
+        if self.is_open and any(not flow.closing for flow in self.flows.values()):
+            self.engine.ping()
+            self.schedule()
+
     def failed(self, error: OSError) -> None:
         if self.is_open and error.errno in _LOST and self._try_another():
             return
@@ -119,19 +140,26 @@ class MovingTransport(QuicTransport):
 
     def _try_another(self) -> bool:
         """Move to the place that comes next; to the same, if the system chooses: it may choose otherwise by now."""
-        active = self._places[0]
         candidates = self._places[1:]
-        if active == Place(None, None):
-            candidates.append(active)
-        for index, place in enumerate(candidates[: max(0, len(candidates) - self._tried)]):
-            self._tried += 1
+        if self._places[0] == Place(None, None):
+            candidates.append(self._places[0])
+        if self._tried >= len(candidates):
+            return False
+        for place in candidates:
             try:
                 self._move(place)
             except OSError:
-                continue
-            later = dict.fromkeys((place, *candidates[index + 1 :], *candidates[:index], active))
-            self._places = list(later)  # what could not be used is tried again, but last
+                continue  # it is no place to be at present
+            self._tried += 1
             return True
+        return False
+
+
+def _has(interface: str, ip: str) -> bool:
+    """Whether an interface has this address."""
+    try:
+        return ip in addresses().get(interface, ())
+    except (OSError, RuntimeError):
         return False
 
 

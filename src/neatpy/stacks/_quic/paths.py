@@ -134,8 +134,13 @@ class OwnPath(Path, DatagramObserver):
                 self._socket.send(datagrams[0][0])
             else:
                 self._socket.send_batch([data for data, address in datagrams if address == self.peer])
-        except OSError:
-            pass  # lost, as in any router: it is sent again
+        except OSError as error:
+            # Lost, as in any router: it is sent again, perhaps from somewhere else.
+            self._loop.call_soon(self._not_sent, self._socket, error)
+
+    def _not_sent(self, by: DatagramSocket, error: OSError) -> None:
+        if by is self._socket:
+            self.datagram_error(error)
 
     def set_capacity_profile(self, profile: CapacityProfile) -> None:
         self._profile = profile
