@@ -439,7 +439,9 @@ async def test_a_client_moves_between_wires_as_it_is_told(
     assert client["same"]
     assert client["stall"] < LONGEST_STALL
     assert client["moves"] == [own(RIGHT, family), own(LEFT, family)]
-    assert server["seen"] == [own(LEFT, family), own(RIGHT, family), own(LEFT, family)]
+    # While a new path is not proven yet, the server may go back to the old one now and then.
+    assert server["seen"][0] == server["seen"][-1] == own(LEFT, family)
+    assert own(RIGHT, family) in server["seen"]
 
 
 async def test_a_wire_that_the_system_chose_is_left_when_it_is_removed(
