@@ -35,7 +35,7 @@ async def main() -> None:
         try:
             await Preconnection(remote=remote).initiate(timeout=5)
         except neatpy.EstablishmentError as error:
-            print(f"refused, as it should be: {error.reason.value}, {len(error.attempts)} attempt")
+            print(f"refused, as it should be: {error.reason.value}, {len(error.attempts)} attempts")
 
         await listener.stop()
         await serving

@@ -207,7 +207,9 @@ def _self_signed(names: tuple[str, ...], days: int) -> Certificate:
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
-        raise ImportError("making certificates needs cryptography: pip install neatpy[tls]") from error
+        raise ImportError(
+            "making certificates needs cryptography: install NEATPy with its extra tls"
+        ) from error
     alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "NEATPy self-signed")])

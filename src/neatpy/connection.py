@@ -362,9 +362,7 @@ class Connection:
             "bytes_sent": path.bytes_sent,
             "bytes_received": path.bytes_received,
         }
-        if path.flow is not None:
-            counts.update(path.flow.statistics())
-        return counts
+        return counts if path.flow is None else {**path.flow.statistics(), **counts}
 
     def add_remote(self, *endpoints: RemoteEndpoint) -> None:
         """Make Remote Endpoints available (RFC 9622 section 7.5). Known ones are ignored; raises PropertyError

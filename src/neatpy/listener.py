@@ -188,10 +188,11 @@ class Listener:
 
         The Connection is closed when its handler returns and aborted when it raises, which is reported to the loop's
         exception handler; where that is the default one, and the Connection itself has ended its handler by breaking
-        or because the peer was done early, it logs one line. On ``stop()`` the handlers have ``grace`` seconds to
-        return (None: as long as they take); then they are cancelled. Cancelling ``serve`` stops the Listener and
-        cancels the handlers at once. Raises EstablishmentError when the Listener could not listen, RuntimeError if it
-        is served already, and at once TypeError for a handler that cannot be called or is a generator function.
+        or because the peer was done early, it logs one line, if the peer has said anything. On ``stop()`` the handlers
+        have ``grace`` seconds to return (None: as long as they take); then they are cancelled. Cancelling ``serve``
+        stops the Listener and cancels the handlers at once. Raises EstablishmentError when the Listener could not
+        listen, RuntimeError if it is served already, and at once TypeError for a handler that cannot be called or is a
+        generator function.
         """
         self._check_loop()
         if not callable(handler):
@@ -473,11 +474,14 @@ def _report(connection: Connection, error: Exception) -> None:
     """Tell the loop's exception handler what a handler raised.
 
     Peers that break off are daily life of a server, and a traceback for each would hide what matters: where the program
-    has no exception handler of its own, the default one gets a message without the exception, and logs one line."""
+    has no exception handler of its own, the default one gets a message without the exception, and logs one line. It
+    gets nothing of peers that have never said anything: most of these have only lost the peer's race of stacks."""
     loop = asyncio.get_running_loop()
     context: dict[str, Any] = {"message": f"the handler of {connection!r} raised", "exception": error}
     if isinstance(error, ConnectionError | ReceiveError | SendError) and connection._has_lost_its_peer:
         context["message"] = f"the handler of {connection!r} was ended by {type(error).__name__}: {error}"
         if loop.get_exception_handler() is None:
+            if not connection._path.bytes_received:
+                return
             del context["exception"]
     loop.call_exception_handler(context)

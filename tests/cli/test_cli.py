@@ -681,7 +681,10 @@ def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; import neatpy.cli; sys.exit(neatpy.cli.main())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=SECONDS)
     assert done.returncode == 2
-    assert done.stderr.decode() == f"neatpy: the command line needs {missing}: pip install 'neatpy[cli]'\n"
+    assert (
+        done.stderr.decode()
+        == f"neatpy: the command line needs {missing}: install NEATPy with its extra cli\n"
+    )
 
 
 def test_an_interrupt_ends_a_listener_without_a_traceback() -> None:

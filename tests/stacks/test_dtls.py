@@ -407,7 +407,7 @@ async def test_without_pyopenssl_it_is_unavailable_and_says_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     available = DtlsStack().available()
     assert not available.available
-    assert "pip install neatpy[dtls]" in available.reason
+    assert "with its extra dtls" in available.reason
 
 
 async def test_properties_of_the_datagrams_act(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -519,7 +519,7 @@ def test_ordinary_parameters_meet_no_obstacle() -> None:
 def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("neatpy.stacks._tls.plan.find_spec", lambda name: None)
     obstacle = tls_stack().security_obstacle(SecurityParameters(trust_verification_callback=always))
-    assert "pip install neatpy[tls]" in str(obstacle)
+    assert "with its extra tls" in str(obstacle)
 
 
 async def test_a_secure_listener_without_certificate_is_a_wrong_configuration() -> None:

@@ -22,7 +22,7 @@ def main() -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in _NEEDED:
             raise
-        print(f"neatpy: the command line needs {missing}: pip install 'neatpy[cli]'", file=sys.stderr)
+        print(f"neatpy: the command line needs {missing}: install NEATPy with its extra cli", file=sys.stderr)
         return 2
     try:
         app(prog_name="neatpy")

@@ -106,7 +106,7 @@ async def demonstrate() -> int:
     try:
         certificate = Certificate.self_signed(_HOST, _ADDRESS)
     except ImportError as error:
-        report(error, "the demonstration makes a certificate", "pip install 'neatpy[all]'")
+        report(error, "the demonstration makes a certificate", "install NEATPy with its extra all")
         return 1
     stacks = []
     try:

@@ -11,6 +11,7 @@ from neatpy.cli.console import err, hint_for, out, report, say
 WIDTH = 40
 """Columns of the time axis."""
 
+_WITHOUT_HANDSHAKE = ("udp", "udp-lite")
 _ENDINGS = {trace.CandidateWon: "won", trace.CandidateFailed: "failed", trace.CandidateAbandoned: "abandoned"}
 
 
@@ -52,6 +53,8 @@ async def probe(preconnection: Preconnection, where: str, timeout: float | None)
         unsubscribe()
     _draw(list(attempts.values()), took)
     if failure is None:
+        if connection.stack in _WITHOUT_HANDSHAKE:
+            say(err(), f"{connection.stack} has no handshake: nothing tells whether anybody is there")
         with suppress(ConnectionError):  # it was there, which is all that was asked
             await connection.close()
     if failure is not None and not attempts:

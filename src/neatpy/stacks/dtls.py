@@ -75,7 +75,7 @@ class DtlsStack(Stack):
 
         for module, package in (("OpenSSL", "pyOpenSSL"), ("cryptography", "cryptography")):
             if find_spec(module) is None:
-                return Availability(False, f"{package} is not installed: pip install neatpy[dtls]")
+                return Availability(False, f"{package} is not installed: install NEATPy with its extra dtls")
         if self.lower is None:
             return Availability(False, f"there is no stack {self.name.partition('/')[2]} below")
         return self.lower.available()

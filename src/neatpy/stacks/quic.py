@@ -176,7 +176,7 @@ class QuicStack(Stack):
         from importlib.util import find_spec
 
         if find_spec("aioquic") is None:
-            return Availability(False, "aioquic is not installed: pip install neatpy[quic]")
+            return Availability(False, "aioquic is not installed: install NEATPy with its extra quic")
         return AVAILABLE
 
     def security_obstacle(self, security: SecurityParameters, *, listening: bool = False) -> str | None:

@@ -583,7 +583,7 @@ class QuicTransport(EngineObserver):
         if self._state == OVER:
             return
         if self._state in (HANDSHAKE, HELD):
-            self._fail(_as_establishment_error(closing, self._settings.security.alpn))
+            self._fail(_as_establishment_error(closing, self._settings.alpn))
             return
         error = _as_error(closing)
         flows = list(self.flows.values())

@@ -48,13 +48,13 @@ class QuicSettings:
     """Makes the engines for one set of security parameters."""
 
     __slots__ = (
-        "_alpn",
         "_certificate",
         "_chain",
         "_ciphers",
         "_groups",
         "_key",
         "_signatures",
+        "alpn",
         "listening",
         "security",
         "sessions",
@@ -66,7 +66,7 @@ class QuicSettings:
         self.listening = listening
         self.trust = Trust(security, listening)
         self.sessions = Sessions(security)
-        self._alpn = list(security.alpn or DEFAULT_ALPN)
+        self.alpn = tuple(security.alpn or DEFAULT_ALPN)
         self._ciphers: list[Any] = [tls.CipherSuite[name.removeprefix("TLS_")] for name in suites(security)]
         self._groups: list[Any] = [tls.Group[name.upper()] for name in security.supported_group]
         self._signatures: list[Any] = [
@@ -139,7 +139,7 @@ class QuicSettings:
     def _configuration(self, properties: TransportProperties, datagrams: bool) -> QuicConfiguration:
         timeout = properties.conn_timeout
         return QuicConfiguration(
-            alpn_protocols=self._alpn,
+            alpn_protocols=list(self.alpn),
             cipher_suites=self._ciphers or None,
             congestion_control_algorithm="cubic",
             connection_id_length=CONNECTION_ID_LENGTH,

@@ -193,7 +193,7 @@ def _find(asked: str) -> Library | str:
     try:
         ffi = _declared()
     except ImportError:
-        return "SCTP needs the package cffi: pip install 'neatpy[sctp]'"
+        return "SCTP needs the package cffi: install NEATPy with its extra sctp"
     for name in (asked,) if asked else _candidates():
         try:
             c = ffi.dlopen(name)

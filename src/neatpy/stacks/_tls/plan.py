@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from neatpy.certificate import Certificate
 
 TLS_1_2, TLS_1_3 = SecurityProtocol.TLS_1_2, SecurityProtocol.TLS_1_3
-_EXTRA = "pyOpenSSL, which is not installed: pip install neatpy[tls]"
+_EXTRA = "pyOpenSSL, which is not installed: install NEATPy with its extra tls"
 
 
 def obstacle(security: SecurityParameters, listening: bool) -> str | None:
@@ -46,7 +46,7 @@ def obstacle(security: SecurityParameters, listening: bool) -> str | None:
         if find_spec("OpenSSL") is None:
             return f"{why} needs {_EXTRA}"
     if makes_own_certificate(security, listening) and find_spec("cryptography") is None:
-        return "a certificate must be made, which needs cryptography: pip install neatpy[tls]"
+        return "a certificate must be made, which needs cryptography: install NEATPy with its extra tls"
     return None
 
 
