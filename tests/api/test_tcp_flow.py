@@ -7,9 +7,10 @@ import contextlib
 import gc
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvloop
 
 from api.loopback import PlainServer, going_to, until
 from neatpy import Connection, ConnectionError, Message, MessageContext, Reason, ReceiveError, SendError
@@ -212,3 +213,23 @@ async def test_cancelling_a_receive_at_any_moment_loses_nothing() -> None:
         while len(b"".join(got)) < len(sent):
             await asyncio.wait_for(take(), 5)
         assert b"".join(got) == sent
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_sockets_of_a_loop_that_ends_amid_a_close_are_closed_without_a_word(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    found: list[socket.socket] = []
+
+    async def leave(port: int) -> None:
+        connection = await going_to(port).initiate()
+        connection.send(bytes(64 * 1024))
+        connection.close()
+        found.append(flow_of(connection).socket)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.listen()
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(leave(server.getsockname()[1]))
+        gc.collect()
+        assert found[0].fileno() == -1

@@ -350,6 +350,8 @@ class StreamFlow(Flow):
         if self._closing is None:
             self.resume_receiving()
             self._closing = _Closing(self)
+            if self._open:
+                self._streams.closing(self._sock)
             if not self._remote_finished:  # else closing the socket says all there is to say
                 self.finish()
 

@@ -54,9 +54,9 @@ class OpenStreams:
 
     __slots__ = (
         "__weakref__",
+        "_closing_sockets",
         "_epoll",
         "_lingering",
-        "_lingering_sockets",
         "_loop",
         "_streams",
         "_timer",
@@ -69,8 +69,8 @@ class OpenStreams:
         self.turn = turns.of(loop)
         self._streams: dict[int, Stream] = {}
         self._lingering: dict[int, float] = {}
-        self._lingering_sockets: dict[int, socket.socket] = {}
-        finalize(loop, _close_all, self._lingering_sockets)
+        self._closing_sockets: dict[int, socket.socket] = {}
+        finalize(loop, _close_all, self._closing_sockets)
         self._timer: asyncio.TimerHandle | None = None
         self._epoll: select.epoll | None = None
         self.watches = hasattr(select, "epoll")
@@ -92,11 +92,13 @@ class OpenStreams:
         if self._epoll is not None:
             self._epoll.modify(descriptor, _READING if watched else _ERRORS_ONLY)
 
+    def closing(self, sock: socket.socket) -> None:
+        """The application is done with this stream, and its socket is closed when the loop is gone, at the latest."""
+        self._closing_sockets[sock.fileno()] = sock
+
     def linger(self, sock: socket.socket) -> None:
-        """The application is done with this stream: it is abandoned after :data:`LINGER`, and its socket closed when
-        the loop is gone."""
+        """Nothing more is to be delivered on this stream, which is closing: it is abandoned after :data:`LINGER`."""
         descriptor = sock.fileno()
-        self._lingering_sockets[descriptor] = sock
         self._lingering[descriptor] = time.monotonic() + LINGER
         if self._timer is None:
             self._timer = self._loop.call_later(LINGER, self._abandon)
@@ -105,7 +107,7 @@ class OpenStreams:
         """The socket is about to be closed, which ends the watching too."""
         self._streams.pop(descriptor, None)
         self._lingering.pop(descriptor, None)
-        self._lingering_sockets.pop(descriptor, None)
+        self._closing_sockets.pop(descriptor, None)
 
     def _abandon(self) -> None:
         """One timer serves all: they are in the order of their ends."""
