@@ -18,12 +18,11 @@ from sphinx.util.docutils import SphinxDirective
 
 from neatpy import SecurityParameters
 from neatpy.enumerations import Preference, PropertyKind
-from neatpy.introspection import without_effect
+from neatpy.introspection import all_forms, without_effect
 from neatpy.properties import PROPERTIES, Property, TransportProperties
 from neatpy.security import PARAMETER_NAMES
 from neatpy.stacks.contract import Stack
 from neatpy.stacks.features import Provision
-from neatpy.stacks.registry import stacks
 
 NOTHING = "\N{EM DASH}"
 EVERYWHERE = "by the Connection itself, on every stack"
@@ -57,10 +56,10 @@ class EffectTable(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        known = _stacks()
-        head = ("property", *(f"``{stack.name}``" for stack in known))
+        known = all_forms()
+        head = ("property", *(f"``{name}``" for name, _ in known))
         rows = (
-            (f"``{row.name}``", *(_effect(row, stack) for stack in known))
+            (f"``{row.name}``", *(_effect(row, stack) for _, stack in known))
             for row in _of_kind(self.arguments[0])
             if _depends_on_the_stack(row)
         )
@@ -85,14 +84,14 @@ class StackTable(SphinxDirective):
         head = ("stack", "secure", "boundaries", "handshake", "may duplicate", "rank")
         rows = (
             (
-                f"``{stack.name}``",
+                f"``{name}``",
                 _yes(stack.features.secure),
                 _yes(stack.features.preserves_boundaries),
                 _yes(stack.features.handshake),
                 _yes(stack.features.may_duplicate),
                 str(stack.features.rank),
             )
-            for stack in _stacks()
+            for name, stack in all_forms()
         )
         return self.parse_text_to_nodes(_table(head, rows, (25, 15, 15, 15, 15, 15)))
 
@@ -110,10 +109,6 @@ class SecurityTable(SphinxDirective):
 
 def _of_kind(kind: str) -> list[Property[Any]]:
     return [row for row in PROPERTIES.values() if row.kind is PropertyKind(kind)]
-
-
-def _stacks() -> list[Stack]:
-    return sorted(stacks().values(), key=lambda stack: (stack.features.rank, stack.name))
 
 
 def _depends_on_the_stack(row: Property[Any]) -> bool:
@@ -147,7 +142,7 @@ def _acts_on(row: Property[Any]) -> str:
         return "read-only: ``get_properties()`` tells it"
     if row.kind is PropertyKind.SELECTION and not _is_feature(row):
         return "not a feature of stacks: see below"
-    effects = {stack.name: _effect(row, stack) for stack in _stacks()}
+    effects = {name: _effect(row, stack) for name, stack in all_forms()}
     acting = [f"``{name}``" for name, effect in effects.items() if effect != NOTHING]
     if all(effect == EVERYWHERE for effect in effects.values()):
         return "every stack"

@@ -40,12 +40,18 @@ class StackDescription(NamedTuple):
 
 def available_stacks() -> tuple[StackDescription, ...]:
     """All protocol stacks, also those that are unavailable here, in the order in which they are tried when everything
-    else ties."""
+    else ties. A stack that serves some properties in another form, with other features, is there twice."""
+    return tuple(_description(name, stack) for name, stack in all_forms())
+
+
+def all_forms() -> list[tuple[str, Stack]]:
+    """The stacks in every form, each with a name that tells them apart, in the order of their ranks."""
     from neatpy.stacks.registry import stacks
 
-    return tuple(
-        map(_description, sorted(stacks().values(), key=lambda stack: (stack.features.rank, stack.name)))
-    )
+    found = [(stack.name, stack) for stack in stacks().values()]
+    for name, stack in found[:]:
+        found += [(f"{name} ({word})", form) for word, form in stack.other_forms.items()]
+    return sorted(found, key=lambda one: (one[1].features.rank, one[0]))
 
 
 def describe(connection: Connection) -> Mapping[str, Any]:
@@ -145,11 +151,11 @@ def _belongs_here(name: str, flow: Flow | None) -> bool:
     return not dot or namespace == "_neatpy" or flow is None or namespace == flow.stack.features.namespace
 
 
-def _description(stack: Stack) -> StackDescription:
+def _description(name: str, stack: Stack) -> StackDescription:
     found = stack.available()
     provided = stack.features.selection.items()
     return StackDescription(
-        stack.name,
+        name,
         found.available,
         found.reason,
         stack.features.secure,

@@ -16,7 +16,7 @@ Rules that hold for every Flow:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from neatpy.errors import CloneError, PropertyError, Reason
@@ -387,6 +387,11 @@ class Stack(ABC):
         """The form in which the stack serves such properties: itself, unless it has several that provide different
         features. All have its name, and a Flow's stack is the form that made it."""
         return self
+
+    @property
+    def other_forms(self) -> Mapping[str, Stack]:
+        """The forms beside this one whose features are a world of their own, by a word for each."""
+        return {}
 
     def load(self) -> Awaitable[object] | None:
         """What must be done before the first attempt can begin, such as to import a library that takes its time, beside

@@ -27,7 +27,7 @@ from neatpy.stacks.contract import (
 from neatpy.stacks.features import Features, Provision
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from neatpy.properties import TransportProperties
     from neatpy.security import SecurityParameters
@@ -171,6 +171,10 @@ class QuicStack(Stack):
         else:
             wanted = Carries.BOTH if by_message in _WANTED else Carries.STREAMS
         return self._forms.get(wanted, self)
+
+    @property
+    def other_forms(self) -> Mapping[str, Stack]:
+        return {"datagrams": self._forms[Carries.DATAGRAMS]} if self._forms else {}
 
     def available(self) -> Availability:
         from importlib.util import find_spec
