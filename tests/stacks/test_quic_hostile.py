@@ -368,6 +368,23 @@ async def test_who_has_closed_says_no_more_when_the_peer_has_lost_the_connection
         await until(lambda: path._closed)
 
 
+async def test_what_comes_late_after_a_peers_goodbye_is_not_answered() -> None:
+    async with (
+        listening() as listener,
+        Relay.to(port_of(listener)) as relay,
+        connected(going_to(relay.port), listener) as (client, server),
+    ):
+        await talk(client, server)
+        theirs = transport_of(server)
+        ids, resets = set(theirs.engine.ids), engine_room(listener)._resets
+        client.abort_group()
+        await until(lambda: theirs.over)
+        assert ids
+        now = time.monotonic()
+        assert all(resets.answer(bytes(100), one, now) is None for one in ids)
+        assert resets.answer(bytes(100), b"stranger", now) is not None
+
+
 # Garbage
 
 

@@ -14,17 +14,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import Preference
-from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason, TransportServicesError
+from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason
 from neatpy.security import TrustVerification
 from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow, is_bound
 from neatpy.stacks._quic.datagram_flow import DATAGRAMS
+from neatpy.stacks._quic.endings import (
+    callback_failed,
+    connection_error,
+    ended_well,
+    error_of,
+    establishment_error,
+)
 from neatpy.stacks._quic.engine import EngineObserver
 from neatpy.stacks._quic.farewell import farewells
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
 from neatpy.stacks._quic.mixed_flow import MixedFlow
 from neatpy.stacks._quic.order import Order
 from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams
-from neatpy.stacks._tls.handshake import CallbackFailed, refused
+from neatpy.stacks._tls.handshake import refused
 from neatpy.system.turns import turns
 
 if TYPE_CHECKING:
@@ -44,9 +51,6 @@ ANSWERING = 1.0
 """Seconds for which a connection that was closed still says so to a peer that has missed it."""
 
 BAD_CERTIFICATE = 42
-_NO_ERRORS = {"h3": 0x100}
-"""By application protocol, without the number of a draft, what it closes well with beside our own code (RFC 9114
-section 8.1)."""
 _QUIET = 0.4
 """The part of the idle timeout after which the peer is asked whether it is there."""
 
@@ -312,7 +316,7 @@ class QuicTransport(EngineObserver):
         try:
             answer = callback(trust)
         except Exception as error:
-            self._refuse(_raised(error))
+            self._refuse(callback_failed(error))
             return
         if not inspect.isawaitable(answer):
             self._judged(answer is True, None)
@@ -333,7 +337,7 @@ class QuicTransport(EngineObserver):
         if task.cancelled():
             self._refuse(refused("the trust verification callback was cancelled"))
         elif (error := task.exception()) is not None:
-            self._refuse(_raised(error))
+            self._refuse(callback_failed(error))
         else:
             self._judged(task.result() is True, None)
         self.done()
@@ -372,7 +376,7 @@ class QuicTransport(EngineObserver):
         self._close_down()
         self._tell_outcome(error)
         for flow in flows:
-            flow.ended(_as_connection_error(error))
+            flow.ended(connection_error(error))
 
     # Streams
 
@@ -583,9 +587,9 @@ class QuicTransport(EngineObserver):
         if self._state == OVER:
             return
         if self._state in (HANDSHAKE, HELD):
-            self._fail(_as_establishment_error(closing, self._settings.alpn))
+            self._fail(establishment_error(closing, self._settings.alpn))
             return
-        error = _as_error(closing)
+        error = error_of(closing)
         flows = list(self.flows.values())
         self.forget_all()
         self._close_down()
@@ -638,10 +642,7 @@ class QuicTransport(EngineObserver):
     def closed_well(self) -> bool:
         """Whether the connection was closed without an error, in the words of its application."""
         closing = self.engine.closing
-        if closing is None or not closing.application:
-            return False
-        application = (self.engine.alpn() or "").partition("-")[0]
-        return closing.code in (NO_ERROR, _NO_ERRORS.get(application))
+        return closing is not None and ended_well(closing, self.engine.alpn())
 
     def statistics(self) -> dict[str, float]:
         """What the connection measures."""
@@ -658,58 +659,3 @@ class QuicTransport(EngineObserver):
             "resumed": self.engine.resumed,
             "early_data_accepted": self.early,
         }
-
-
-def _as_error(closing: Closing) -> TransportServicesError:
-    if closing.idle:
-        return ConnectionError("nothing was heard of the peer for too long", Reason.TIMEOUT)
-    if closing.lost:
-        return ConnectionError(f"{_NO_STATE} (stateless reset)", Reason.CONNECTION_ABORTED)
-    detail = f": {closing.reason}" if closing.reason else ""
-    if closing.application:
-        return ConnectionError(
-            f"the peer closed the connection with code {closing.code}{detail}", Reason.CONNECTION_ABORTED
-        )
-    return ConnectionError(f"QUIC failed with code {closing.code:#x}{detail}", Reason.PROTOCOL_FAILED)
-
-
-def _as_establishment_error(closing: Closing, alpn: tuple[str, ...]) -> EstablishmentError:
-    if closing.idle:
-        return EstablishmentError("the peer did not answer", Reason.TIMEOUT)
-    if closing.lost:
-        return refused(f"{_NO_STATE} (stateless reset)")
-    alert = closing.alert
-    if alert is None:
-        return refused(
-            f"the QUIC handshake failed with code {closing.code:#x}: {closing.reason or 'no reason given'}"
-        )
-    if alert == 120:
-        ours = f"; ours: {', '.join(alpn)}" if alpn else ""
-        return refused(f"no application protocol (alpn) that both sides have{ours}")
-    return refused(
-        f"the QUIC handshake failed: {_ALERTS.get(alert, f'TLS alert {alert}')} ({closing.reason or alert})"
-    )
-
-
-_NO_STATE = "the peer knows nothing of the connection any more"
-_ALERTS = {
-    40: "nothing that both sides support, or the peer wants a client_certificate",
-    42: "the peer does not accept our certificate, or wants a client_certificate",
-    45: "our certificate has expired, says the peer",
-    48: "the peer does not know the issuer of our certificate",
-    70: "no protocol version that both sides allow",
-    116: "the peer wants a client_certificate",
-}
-
-
-def _raised(error: BaseException) -> CallbackFailed:
-    text = f"the trust verification callback raised {type(error).__name__}: {error}"
-    result = CallbackFailed(text, Reason.ESTABLISHMENT_FAILED)
-    result.__cause__ = error
-    return result
-
-
-def _as_connection_error(error: BaseException) -> TransportServicesError:
-    result = ConnectionError(str(error), getattr(error, "reason", Reason.ESTABLISHMENT_FAILED))
-    result.__cause__ = error
-    return result

@@ -289,6 +289,8 @@ class QuicListener(StackListener, DatagramObserver):
         assert isinstance(transport, ServedTransport)
         self._handshakes.forget(transport)
         self._touched.pop(transport, None)
+        if transport.engine.closed_by_peer:
+            self._resets.closed(transport.ids, time.monotonic())
         for connection_id in transport.ids:
             self._by_id.pop(connection_id, None)
         transport.ids = set()
