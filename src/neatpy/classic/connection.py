@@ -6,18 +6,18 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import neatpy
 from neatpy.classic.connection_properties import ConnectionProperties
 from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
-from neatpy.classic.handlers import Handler, takes_two
 from neatpy.classic.message_context import MessageContext, MessageDataObject
 from neatpy.classic.receiving import Receiver
-from neatpy.classic.translation import TABLE, translated
+from neatpy.classic.running import Activity, once_begun
+from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.transport_properties import TransportProperties
-from neatpy.classic.utils import log, shim_print
+from neatpy.classic.utils import Handler, log, shim_print, takes_two
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,23 +30,8 @@ __all__ = [
     "SupportedProtocolStacks", "TransportProperties", "shim_print",
 ]  # fmt: skip
 
-_Action = TypeVar("_Action", bound=Callable[..., None])
 
-
-def _once_begun(action: _Action) -> _Action:
-    """What is called before an event loop runs is done when it does."""
-
-    @wraps(action)
-    def now_or_later(self: Connection, *arguments: Any, **named: Any) -> None:
-        if self._real is None:
-            self._early.append(partial(action, self, *arguments, **named))
-        else:
-            action(self, *arguments, **named)
-
-    return cast(_Action, now_or_later)
-
-
-class Connection:
+class Connection(Activity[neatpy.Connection]):
     """A Connection, made by a Preconnection, a Listener or ``clone``; never directly.
 
     ``HANDLE_STATE_READY``, ``HANDLE_STATE_CLOSED`` and ``HANDLE_STATE_CONNECTION_ERROR`` are functions of the
@@ -56,21 +41,16 @@ class Connection:
     HANDLE_STATE_READY: Handler | None = None
     HANDLE_STATE_CLOSED: Handler | None = None
     HANDLE_STATE_CONNECTION_ERROR: Handler | None = None
+    first_sent_handler: Handler | None = None
+    """For the Message of ``initiate_with_send``."""
     message_framer: Any = None
     """The MessageFramer of the framer that is at work just now."""
 
-    _run: Run
-    _real: neatpy.Connection
-    _receiver: Receiver
-
     def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
-        self.preconnection = preconnection
+        super().__init__(preconnection, open_real)
         self._properties: TransportProperties = copy.deepcopy(preconnection.transport_properties)
-        self._open_real = open_real
-        self._real = None  # type: ignore[assignment]  # until it has begun; whoever needs it waits for that
-        self._early: list[Callable[[], None]] = []
+        self._receiver = Receiver(self)
         self._clone_error_handler: Handler | None = None
-        self._first_sent_handler: Handler | None = None
         self._unreported = 0
         self._peer_is_done = False
         self._parts: neatpy.MessageContext | None = None
@@ -78,7 +58,7 @@ class Connection:
     def __repr__(self) -> str:
         return f"<classic {self._real!r}>"
 
-    @_once_begun
+    @once_begun
     def send(
         self,
         message_data: neatpy.Data,
@@ -94,13 +74,8 @@ class Connection:
             context = self._parts or neatpy.MessageContext()
             self._parts = None if end_of_message else context
         future = self._real.send(message_data, context, end_of_message=end_of_message)
-        refusal = self._reason(future.exception()) if future.done() else None
-        if sent_handler is not None:
-            self._report_to(sent_handler, refusal, future)
-        elif refusal is not None:
-            log.warning("a Message was not sent: %s", refusal.value)
+        self._report_to(sent_handler, future)
 
-    @_once_begun
     def receive(
         self, handler: Handler, min_incomplete_length: int | None = None, max_length: float = math.inf
     ) -> None:
@@ -115,11 +90,8 @@ class Connection:
 
     def batch(self, batch_block: Callable[[], object]) -> None:
         """Call a function, and send together what it sends."""
-        if self._real is None:
-            batch_block()  # what it sends waits for Ready anyhow
-        else:
-            with self._real.batch():
-                batch_block()
+        with nullcontext() if self._real is None else self._real.batch():
+            batch_block()  # what it sends before there is a loop waits anyhow
 
     def clone(self, clone_error_handler: Handler | None = None) -> Connection:
         """Another Connection to the same peer: a stream where the stack has streams. If it fails,
@@ -127,24 +99,28 @@ class Connection:
         clone = Connection(self.preconnection, lambda: self._real.clone())
         clone._clone_error_handler = clone_error_handler
         clone._properties = copy.deepcopy(self._properties)
-        self._begin_clone(clone)
+        self._begin_other(clone)
         return clone
 
-    @_once_begun
+    @once_begun
+    def _begin_other(self, clone: Connection) -> None:
+        self.run.begin(clone)
+
+    @once_begun
     def close(self) -> None:
         """Deliver everything sent, then end. A receive that waits for more than there is gets what there is."""
         self._receiver.hand_over()
         self._real.close()
 
-    @_once_begun
+    @once_begun
     def abort(self) -> None:
         """End at once; what was not delivered is discarded."""
         self._real.abort()
 
-    @_once_begun
+    @once_begun
     def stop(self) -> None:
         """End everything that runs: ``start()`` returns when all Connections have delivered what was sent."""
-        self._run.stop()
+        self.run.stop()
 
     def get_properties(self) -> dict[str, Any]:
         """A snapshot: ``state``, ``send`` and ``receive`` (whether one can), and ``props``, TransportProperties with
@@ -157,18 +133,14 @@ class Connection:
         state = ConnectionState[self._real.state.name]
         return {"state": state, "send": now["can_send"], "receive": now["can_receive"], "props": found}
 
-    @_once_begun
+    @once_begun
     def set_property(self, connection_property: Any, value: object) -> None:
         """Set a Connection Property, on the whole group except for PRIORITY. What is none, is read-only or is refused
         is logged and ignored."""
         if not isinstance(connection_property, ConnectionProperties):
             log.warning("%r is no Connection Property and was ignored", connection_property)
-            return
-        try:
-            for name, now in translated(connection_property, value).items():
-                self._real.set_property(name, now)
-        except (TypeError, ValueError, AttributeError) as error:
-            log.warning("%s was not set: %s", connection_property.name, error)
+        else:
+            apply(connection_property, value, self._real.set_property)
 
     @property
     def transport_stack(self) -> SupportedProtocolStacks | None:
@@ -181,42 +153,23 @@ class Connection:
 
     def attach(self, real: neatpy.Connection, run: Run) -> None:
         """Here is the Connection that this one stands for."""
-        self._real, self._run = real, run
-        self._receiver = Receiver(self, run.report, self._at_end_of_data)
+        super().attach(real, run)
         real.on_ready = self._ready
-        real.on_closed = self._closed
+        real.on_closed = self.closed
         real.on_establishment_error = self._not_established
         real.on_connection_error = self._broken
-        if self._first_sent_handler is not None and real.initial_send is not None:
-            self._report_to(self._first_sent_handler, None, real.initial_send)
+        if real.initial_send is not None:
+            self._report_to(self.first_sent_handler, real.initial_send)
 
     def start_receiving(self, *, initiated: bool) -> None:
         """The Connection is established."""
         is_stream = self.preconnection.is_stream(self._real)
-        self._receiving = self._run.loop.create_task(self._receiver.run(self._real, is_stream, initiated))
-
-    def report_first_send_to(self, sent_handler: Handler | None) -> None:
-        """For the Message of ``initiate_with_send``."""
-        self._first_sent_handler = sent_handler
-
-    def begin(self, run: Run) -> None:
-        """An event loop runs: begin, and do what was called so far."""
-        self.attach(self._open_real(), run)
-        early, self._early = self._early, []
-        for action in early:
-            try:
-                action()
-            except Exception as error:
-                run.report(f"what was called on {self!r} before start() raised", error)
+        self._receiving = self.run.loop.create_task(self._receiver.run(self._real, is_stream, initiated))
 
     def abandon(self) -> None:
         """End at once, and tell nobody."""
         self._real.on_establishment_error = self._real.on_closed = self._real.on_connection_error = None
         self._real.abort()
-
-    @_once_begun
-    def _begin_clone(self, clone: Connection) -> None:
-        self._run.begin(clone)
 
     # Events
 
@@ -225,32 +178,28 @@ class Connection:
         if self.HANDLE_STATE_READY is not None:
             self.HANDLE_STATE_READY(self)
 
-    def _closed(self, real: neatpy.Connection) -> None:
-        self._run.ended(self)
-        if self.HANDLE_STATE_CLOSED is not None:
-            self.HANDLE_STATE_CLOSED(self)
+    def closed(self, real: neatpy.Connection) -> None:
+        """The Connection has ended in order."""
+        self.ended(self.HANDLE_STATE_CLOSED, self)
 
     def _not_established(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
         clone_handler = self._clone_error_handler
         if clone_handler is not None:
-            self._run.ended(self)
-            clone_handler(*(self, error)[: 1 + takes_two(clone_handler)])
+            self.ended(clone_handler, *(self, error)[: 1 + takes_two(clone_handler)])
         elif error.reason is neatpy.Reason.CONNECTION_CLOSED:
-            self._closed(real)
+            self.closed(real)
         elif error.reason is neatpy.Reason.NO_CANDIDATES:
-            self._run.ended(self)
-            self.preconnection.unfulfilled(error, self._run)
+            self.ended()
+            self.preconnection.unfulfilled(error, self.run)
         else:
             self._broken(real, error)
 
     def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
-        self._run.ended(self)
-        if self.HANDLE_STATE_CONNECTION_ERROR is not None:
-            self.HANDLE_STATE_CONNECTION_ERROR(self)
-        else:
+        self.ended(self.HANDLE_STATE_CONNECTION_ERROR, self)
+        if self.HANDLE_STATE_CONNECTION_ERROR is None:
             log.log(logging.INFO if real.stack else logging.WARNING, "%r: %s", self, error)
 
-    def _at_end_of_data(self) -> None:
+    def peer_is_done(self) -> None:
         """The peer is done. In 1.0 that was the end of the Connection, and programs do not close by themselves; but
         what sent handlers go on to send is still to leave."""
         self._peer_is_done = True
@@ -262,17 +211,18 @@ class Connection:
 
     # What became of sends
 
-    def _report_to(
-        self, handler: Handler, refusal: SendErrorReason | None, future: asyncio.Future[neatpy.MessageContext]
-    ) -> None:
-        self._unreported += 1
-        future.add_done_callback(partial(self._report, handler, refusal))
+    def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
+        refusal = self._reason(future.exception()) if future.done() else None
+        if handler is not None:
+            self._unreported += 1
+            future.add_done_callback(
+                lambda _: self._report(handler, refusal or self._reason(future.exception()))
+            )
+        elif refusal is not None:
+            log.warning("a Message was not sent: %s", refusal.value)
 
-    def _report(
-        self, handler: Handler, refusal: SendErrorReason | None, future: asyncio.Future[neatpy.MessageContext]
-    ) -> None:
+    def _report(self, handler: Handler, reason: SendErrorReason | None) -> None:
         self._unreported -= 1
-        reason = refusal or self._reason(future.exception())
         try:
             if takes_two(handler):
                 handler(self, reason)

@@ -1,7 +1,5 @@
 """The endpoints of NEATPy 1.0: what is set last holds, and everything is checked when an action uses them."""
 
-from __future__ import annotations
-
 from typing import Self
 
 import neatpy

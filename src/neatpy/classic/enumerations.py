@@ -8,22 +8,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-class PreferenceLevel(Enum):
-    """How much a Selection Property matters."""
+PreferenceLevel = Enum(
+    "PreferenceLevel", {"REQUIRE": 2, "PREFER": 1, "IGNORE": 0, "AVOID": -1, "PROHIBIT": -2}
+)
+"""How much a Selection Property matters."""
 
-    REQUIRE = 2
-    PREFER = 1
-    IGNORE = 0
-    AVOID = -1
-    PROHIBIT = -2
-
-
-class ServiceLevel(Enum):
-    """How a protocol stack provides a feature."""
-
-    INTRINSIC_SERVICE = 2
-    OPTIONAL = 0
-    NOT_PROVIDED = -2
+ServiceLevel = Enum("ServiceLevel", {"INTRINSIC_SERVICE": 2, "OPTIONAL": 0, "NOT_PROVIDED": -2})
+"""How a protocol stack provides a feature."""
 
 
 class CapacityProfiles(Enum):

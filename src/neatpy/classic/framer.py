@@ -7,8 +7,7 @@ through which this framer works on this Connection.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import neatpy
@@ -16,7 +15,6 @@ from neatpy.classic.message_context import MessageContext
 from neatpy.classic.utils import shim_print
 
 if TYPE_CHECKING:
-    from neatpy.classic.connection import Connection
     from neatpy.classic.preconnection import Preconnection
 
 __all__ = ["ExampleFramer", "Framer", "MessageFramer", "shim_print"]
@@ -90,15 +88,10 @@ class MessageFramer:
         self._adapter = adapter
 
     def send(
-        self,
-        connection: Any,
-        data: bytes,
-        message_context: MessageContext | None,
-        sent_handler: Any,
-        is_end: bool,
+        self, connection: Any, data: bytes, message_context: Any, sent_handler: Any, is_end_of_message: bool
     ) -> None:
         """Pass data on to the next framer below, or to the protocol stack."""
-        self._handle.send(data, _found(message_context), is_end)
+        self._handle.send(data, _found(message_context), is_end_of_message)
 
     def parse(self, connection: Any, minimum: int, maximum: float) -> tuple[bytes, MessageContext, bool]:
         """Look at ``minimum`` to ``maximum`` bytes from the cursor on. If fewer are there this does not return: it
@@ -111,20 +104,18 @@ class MessageFramer:
         self._handle.advance_receive_cursor(length)
 
     def deliver_and_advance_receive_cursor(
-        self, connection: Any, message_context: MessageContext | None, length: int, is_end_of_message: bool
+        self, connection: Any, context: MessageContext | None, length: int, is_end: bool
     ) -> None:
         """Deliver so many bytes as a Message, or part of one; some may be still to come."""
-        self._handle.deliver_and_advance_receive_cursor(_found(message_context), length, is_end_of_message)
+        self._handle.deliver_and_advance_receive_cursor(_found(context), length, is_end)
 
-    def deliver(
-        self, connection: Any, message_context: MessageContext | None, data: bytes, is_end_of_message: bool
-    ) -> None:
+    def deliver(self, connection: Any, context: MessageContext | None, data: bytes, is_end: bool) -> None:
         """Deliver data that the framer made itself."""
-        self._handle.deliver(_found(message_context), data, is_end_of_message)
+        self._handle.deliver(_found(context), data, is_end)
 
     def prepend_framer(self, connection: Any, other_framer: Framer) -> None:
         """Put a framer between this one and the application, while this one is not ready: in ``start``, say."""
-        self._handle.prepend_framer(self._adapter.like(other_framer))
+        self._handle.prepend_framer(Adapter(other_framer, self._adapter.preconnection))
 
     def append_framer(self, new_framer: Framer) -> None:
         """The same, as 1.0 also called it."""
@@ -148,48 +139,40 @@ class Adapter(neatpy.Framer):
         if not isinstance(framer, Framer):
             raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
         self._framer = framer
-        self._preconnection = preconnection
-
-    def like(self, framer: Framer) -> Adapter:
-        """Another framer, for the same Connections."""
-        return Adapter(framer, self._preconnection)
+        self.preconnection = preconnection
 
     def start(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``start``, and ready."""
-        handle.state = self._preconnection.connection_for(connection), MessageFramer(handle, self)
-        with self._working(handle) as old:
-            if self._framer.start(old) is not False:
-                handle.make_connection_ready()
+        handle.state = self.preconnection.connection_for(connection), MessageFramer(handle, self)
+        if _call(handle, self._framer.start) is not False:
+            handle.make_connection_ready()
 
     def stop(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``stop``, and closed."""
-        with self._working(handle) as old:
-            self._framer.stop(old)
+        _call(handle, self._framer.stop)
         handle.make_connection_closed()
 
     def new_sent_message(
         self, connection: Any, handle: neatpy.MessageFramer, data: Any, context: Any, end_of_message: bool
     ) -> None:
         """The old ``new_sent_message``."""
-        with self._working(handle) as old:
-            found = MessageContext(found=context)
-            self._framer.new_sent_message(old, bytes(data), found, None, end_of_message)
+        found = MessageContext(found=context)
+        _call(handle, self._framer.new_sent_message, bytes(data), found, None, end_of_message)
 
     def handle_received_data(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``handle_received_data``."""
-        with self._working(handle) as old:
-            self._framer.handle_received_data(old)
+        _call(handle, self._framer.handle_received_data)
 
-    @contextmanager
-    def _working(self, handle: neatpy.MessageFramer) -> Iterator[Connection]:
-        """Framers above and below call each other, so that what was set before is set again."""
-        old, message_framer = handle.state
-        before, old.message_framer = old.message_framer, message_framer
-        try:
-            yield old
-        finally:
-            if before is not None:
-                old.message_framer = before
+
+def _call(handle: neatpy.MessageFramer, method: Callable[..., object], *arguments: Any) -> object:
+    """Framers above and below call each other, so that the handle set before is set again."""
+    old, message_framer = handle.state
+    before, old.message_framer = old.message_framer, message_framer
+    try:
+        return method(old, *arguments)
+    finally:
+        if before is not None:
+            old.message_framer = before
 
 
 def _found(context: MessageContext | None) -> neatpy.MessageContext | None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.enumerations import ListenErrorReasons
-from neatpy.classic.handlers import Handler
-from neatpy.classic.utils import log, shim_print
+from neatpy.classic.running import Activity, once_begun
+from neatpy.classic.utils import Handler, log, shim_print
 
 if TYPE_CHECKING:
-    from neatpy.classic.preconnection import Preconnection
     from neatpy.classic.running import Run
 
 __all__ = ["Connection", "ListenErrorReasons", "Listener", "shim_print"]
 
 
-class Listener:
+class Listener(Activity[neatpy.Listener]):
     """Accepts Connections, made by ``Preconnection.listen()``; never directly.
 
     ``HANDLE_CONNECTION_RECEIVED(connection)``, ``HANDLE_STATE_LISTENING()``, ``HANDLE_STATE_LISTEN_ERROR(reason)`` and
@@ -31,25 +29,15 @@ class Listener:
     HANDLE_STATE_LISTEN_ERROR: Handler | None = None
     HANDLE_STATE_STOPPED: Handler | None = None
 
-    def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Listener]) -> None:
-        self.preconnection = preconnection
-        self._open_real = open_real
-        self._real: neatpy.Listener | None = None
-        self._limit: float = math.inf
-        self._stopped_early = False
-
+    @once_begun
     def stop(self) -> None:
         """Accept no more; accepted Connections live on."""
-        if self._real is None:
-            self._stopped_early = True
-        else:
-            self._real.stop()
+        self._real.stop()
 
+    @once_begun
     def set_new_connection_limit(self, value: float) -> None:
         """Accept at most so many further Connections; the others wait until the limit is set anew."""
-        self._limit = value
-        if self._real is not None:
-            self._real.set_new_connection_limit(None if value == math.inf else int(value))
+        self._real.set_new_connection_limit(None if value == math.inf else int(value))
 
     def reset_connection_limit(self) -> None:
         """Accept as many as come."""
@@ -58,30 +46,23 @@ class Listener:
     @property
     def port(self) -> int:
         """The port that is listened on, which the system chose where 0 was asked for; 0 before that."""
-        endpoints = self._real.local_endpoints if self._real is not None else ()
+        endpoints = self._real.local_endpoints if self._real else ()
         return next((endpoint.port or 0 for endpoint in endpoints), 0)
 
     # For the Run
 
-    def begin(self, run: Run) -> None:
+    def attach(self, real: neatpy.Listener, run: Run) -> None:
         """An event loop runs: listen."""
-        self._run = run
-        self._real = real = self._open_real()
+        super().attach(real, run)
         real.on_establishment_error = self._failed
-        real.on_stopped = self._stopped
+        real.on_stopped = lambda _: self.ended(self.HANDLE_STATE_STOPPED)
         real.on_connection_received = self._received
-        self.set_new_connection_limit(self._limit)
         self._listening = run.loop.create_task(self._tell_when_listening(real))
-        if self._stopped_early:
-            real.stop()
 
-    def close(self) -> None:
-        """End in order."""
-        self.stop()
+    close = stop
 
     def abandon(self) -> None:
         """End at once, and tell nobody."""
-        assert self._real is not None
         self._real.on_stopped = None
         self._real.stop()
 
@@ -96,28 +77,23 @@ class Listener:
             try:
                 self.HANDLE_STATE_LISTENING()
             except Exception as error:
-                self._run.report(f"HANDLE_STATE_LISTENING of {self!r} raised", error)
+                self.run.report(f"HANDLE_STATE_LISTENING of {self!r} raised", error)
 
     def _received(self, _: neatpy.Listener, real: neatpy.Connection) -> None:
         connection = self.preconnection.connection_for(real)
-        connection.attach(real, self._run)
-        self._run.add(connection)
+        connection.attach(real, self.run)
+        self.run.add(connection)
         connection.start_receiving(initiated=False)
         if self.HANDLE_CONNECTION_RECEIVED is not None:
             self.HANDLE_CONNECTION_RECEIVED(connection)
 
     def _failed(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
-        self._run.ended(self)
+        self.ended()
         if error.reason is neatpy.Reason.NO_CANDIDATES:
-            self.preconnection.unfulfilled(error, self._run)
+            self.preconnection.unfulfilled(error, self.run)
         elif self.HANDLE_STATE_LISTEN_ERROR is None:
             log.error("the Listener could not listen: %s", error)
         elif error.reason is neatpy.Reason.POLICY_PROHIBITED:
             self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.PROHIBITED_BY_POLICY)
         else:
             self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.UNRESOLVED_LOCAL_ENDPOINT)
-
-    def _stopped(self, _: neatpy.Listener) -> None:
-        self._run.ended(self)
-        if self.HANDLE_STATE_STOPPED is not None:
-            self.HANDLE_STATE_STOPPED()

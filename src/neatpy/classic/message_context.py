@@ -1,14 +1,12 @@
 """What 1.0 says of a Message, over today's: its context, and the data that receive handlers get."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 import neatpy
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.classic.message_properties import MessageProperties
-from neatpy.classic.translation import TABLE, translated
+from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.utils import log
 
 __all__ = ["MessageContext", "MessageDataObject", "MessageProperties"]
@@ -51,11 +49,7 @@ class MessageContext:
         elif not isinstance(key, MessageProperties):
             log.warning("%r is no Message Property and was ignored", key)
         else:
-            try:
-                for name, now in translated(key, value).items():
-                    self.translated.set(name, now)
-            except (TypeError, ValueError) as error:
-                log.warning("%s was not set: %s", key.name, error)
+            apply(key, value, self.translated.set)
 
     def get(self, key: Any, scope: Any = None) -> Any:
         """A Message Property, or with a framer as ``scope`` what it knows; None if there is none."""

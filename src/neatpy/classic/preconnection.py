@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.classic.framer import Adapter, Framer
-from neatpy.classic.handlers import Handler
 from neatpy.classic.listener import Listener
 from neatpy.classic.message_context import MessageContext
 from neatpy.classic.running import Activity, Run, current_run
 from neatpy.classic.security_parameters import SecurityParameters, security
 from neatpy.classic.transport_properties import TransportProperties
-from neatpy.classic.utils import shim_print
+from neatpy.classic.utils import Handler, shim_print
 
 __all__ = [
     "Connection", "Framer", "Listener", "LocalEndpoint", "MessageContext", "Preconnection", "RemoteEndpoint",
     "TransportProperties", "shim_print",
 ]  # fmt: skip
 
-_A = TypeVar("_A", bound=Activity)
+_A = TypeVar("_A", bound=Activity[Any])
 
 
 class Preconnection:
@@ -47,7 +45,7 @@ class Preconnection:
         self.security_needed = security_needed
         self.unfulfilled_handler = unfulfilled_handler
         self._framers: list[Adapter] = []
-        self._waiting: list[Activity] = []
+        self._waiting: list[Activity[Any]] = []
         self._run: Run | None = None
         self._streams: dict[str | None, bool] = {}
 
@@ -73,7 +71,7 @@ class Preconnection:
         real = self._translated(listening=False)
         context = None if message_context is None else message_context.translated
         connection = Connection(self, lambda: real.initiate_with_send(message_data, context, timeout))
-        connection.report_first_send_to(sent_handler)
+        connection.first_sent_handler = sent_handler
         return self._begin(connection)
 
     def listen(self) -> Listener:
@@ -88,11 +86,7 @@ class Preconnection:
 
         Raises RuntimeError inside a running loop, where everything runs already, or while it runs in another thread;
         EstablishmentError as the class says."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
+        if current_run() is not None:
             raise RuntimeError("start() inside a running event loop: what is initiated there runs already")
         if self._run is not None:
             raise RuntimeError("this Preconnection has been started already")
@@ -114,7 +108,7 @@ class Preconnection:
         if isinstance(known, Connection):
             return known
         accepted = Connection(self, lambda: real)
-        real.on_closed = accepted._closed
+        real.on_closed = accepted.closed
         return accepted
 
     def is_stream(self, real: neatpy.Connection) -> bool:

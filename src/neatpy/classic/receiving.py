@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import neatpy
-from neatpy.classic.handlers import Handler
 from neatpy.classic.message_context import MessageContext, MessageDataObject
+from neatpy.classic.utils import Handler
 
 if TYPE_CHECKING:
     from neatpy.classic.connection import Connection
@@ -23,15 +22,11 @@ Request = tuple[Handler, int | None, int | None]
 
 
 class Receiver:
-    """Answers receives one after the other. ``report`` gets what handlers raise; ``at_end`` is called when the peer
-    will send no more and everything it sent has been handed out."""
+    """Answers receives one after the other. Tells the Connection when the peer will send no more and everything it sent
+    has been handed out."""
 
-    def __init__(
-        self, connection: Connection, report: Callable[[str, Exception], None], at_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._report = report
-        self._at_end = at_end
         self._requests: deque[Request] = deque()
         self._answering: Request | None = None
         self._awaited: asyncio.Future[neatpy.Message] | None = None
@@ -86,10 +81,10 @@ class Receiver:
             except neatpy.ReceiveError as error:
                 self._error = error
             except (TypeError, ValueError) as error:
-                self._report("receive was called with arguments that it does not take", error)
+                self._connection.run.report("receive was called with arguments that it does not take", error)
         self._refuse()
         if self._error.reason is neatpy.Reason.CONNECTION_CLOSED:
-            self._at_end()
+            self._connection.peer_is_done()
 
     async def _look_ahead(self) -> None:
         self._answering = None
@@ -109,16 +104,12 @@ class Receiver:
         return neatpy.Message(message.data[:maximum], message.context, False)
 
     def _deliver(self, handler: Handler, message: neatpy.Message, maximum: int | None) -> None:
-        data = message.data
-        self._in_use = True
-        is_end: bool | None = None
+        data, self._in_use = message.data, True
+        whole = message.end_of_message
         if self._is_stream:
-            if maximum is not None and len(data) >= maximum:
-                is_end = False
-        elif not message.end_of_message:
-            is_end, self._in_parts = False, True
-        elif self._in_parts:
-            is_end, self._in_parts = True, False
+            whole = maximum is None or len(data) < maximum
+        is_end = whole if self._in_parts or not whole else None
+        self._in_parts = not whole and not self._is_stream
         self._call(handler, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
 
     def _refuse(self) -> None:
@@ -136,4 +127,4 @@ class Receiver:
         try:
             handler(self._connection, *arguments)
         except Exception as error:
-            self._report(f"a receive handler of {self._connection!r} raised", error)
+            self._connection.run.report(f"a receive handler of {self._connection!r} raised", error)

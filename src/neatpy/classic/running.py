@@ -1,24 +1,62 @@
 """What has begun on one event loop and has not ended: as long as there is something, ``start()`` does not return.
 
-It knows Connections and Listeners only as activities, and nothing of what they do.
+It knows Connections and Listeners only as activities: what they have in common, and nothing of what they do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Protocol
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import neatpy
+from neatpy.classic.utils import Handler
+
+if TYPE_CHECKING:
+    from neatpy.classic.preconnection import Preconnection
 
 GRACE = 1.0
 """Seconds that Connections have for what they were given to send when the program is interrupted."""
 
 
-class Activity(Protocol):
-    """A Connection or Listener."""
+_Real = TypeVar("_Real", bound=neatpy.Connection | neatpy.Listener)
+_Action = TypeVar("_Action", bound=Callable[..., None])
+
+
+class Activity(Generic[_Real]):
+    """A Connection or Listener of 1.0. Today's, which ``open_real`` makes, exists as soon as an event loop runs."""
+
+    run: Run
+    _real: _Real
+
+    def __init__(self, preconnection: Preconnection, open_real: Callable[[], _Real]) -> None:
+        self.preconnection = preconnection
+        self._open_real = open_real
+        self._real = None  # type: ignore[assignment]  # until it has begun; whoever needs it waits for that
+        self._early: list[Callable[[], None]] = []
 
     def begin(self, run: Run) -> None:
-        """The loop runs: do what was asked for so far."""
+        """The loop runs: begin, and do what was called so far."""
+        self.attach(self._open_real(), run)
+        early, self._early = self._early, []
+        for action in early:
+            try:
+                action()
+            except Exception as error:
+                run.report(f"what was called on {self!r} before start() raised", error)
+
+    def attach(self, real: _Real, run: Run) -> None:
+        """Here is what this one stands for."""
+        self._real, self.run = real, run
+
+    def ended(self, handler: Handler | None = None, *arguments: Any) -> None:
+        """Nothing more comes of it: tell this handler, if there is one."""
+        self.run.ended(self)
+        if handler is not None:
+            handler(*arguments)
 
     def close(self) -> None:
         """End in order."""
@@ -27,26 +65,39 @@ class Activity(Protocol):
         """End at once, and tell nobody."""
 
 
+def once_begun(action: _Action) -> _Action:
+    """What is called before an event loop runs is done when it does."""
+
+    @wraps(action)
+    def now_or_later(self: Activity[Any], *arguments: Any, **named: Any) -> None:
+        if self._real is None:
+            self._early.append(partial(action, self, *arguments, **named))
+        else:
+            action(self, *arguments, **named)
+
+    return cast(_Action, now_or_later)
+
+
 class Run:
     """The activities of one loop. Made while it runs."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self._activities: dict[Activity, None] = {}
+        self._activities: dict[Activity[Any], None] = {}
         self._changed = asyncio.Event()
         self._error: Exception | None = None
         self._waited_for = False
 
-    def add(self, activity: Activity) -> None:
+    def add(self, activity: Activity[Any]) -> None:
         """Wait for this one, too."""
         self._activities[activity] = None
 
-    def begin(self, activity: Activity) -> None:
+    def begin(self, activity: Activity[Any]) -> None:
         """Begin an activity, and wait for it."""
         self.add(activity)
         activity.begin(self)
 
-    def ended(self, activity: Activity) -> None:
+    def ended(self, activity: Activity[Any]) -> None:
         """Nothing more comes of it."""
         self._activities.pop(activity, None)
         self._changed.set()
@@ -67,7 +118,7 @@ class Run:
         """Tell the loop's exception handler, which logs the traceback unless the program has another one."""
         self.loop.call_exception_handler({"message": what, "exception": error})
 
-    async def until_nothing_is_left(self, activities: list[Activity]) -> None:
+    async def until_nothing_is_left(self, activities: list[Activity[Any]]) -> None:
         """Begin these and wait until they, and what comes of them, have ended. Cancelling it ends them."""
         self._waited_for = True
         CURRENT.set(self)

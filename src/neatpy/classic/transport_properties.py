@@ -1,7 +1,5 @@
 """The Transport Properties of NEATPy 1.0: three dictionaries, and what they mean to NEATPy now."""
 
-from __future__ import annotations
-
 from copy import copy
 from functools import partialmethod
 from typing import Any
@@ -19,15 +17,18 @@ __all__ = [
     "TransportPropertyProfiles", "shim_print",
 ]  # fmt: skip
 
+_S = SelectionProperties
+_PROFILED = (_S.RELIABILITY, _S.PRESERVE_ORDER, _S.CONGESTION_CONTROL, _S.PRESERVE_MSG_BOUNDARIES)
 _PROFILES = {
     TransportPropertyProfiles.RELIABLE_INORDER_STREAM: ("REQUIRE", "REQUIRE", "REQUIRE", "PROHIBIT"),
     TransportPropertyProfiles.RELIABLE_MESSAGE: ("REQUIRE", "REQUIRE", "REQUIRE", "REQUIRE"),
     TransportPropertyProfiles.UNRELIABLE_DATAGRAM: ("PROHIBIT", "IGNORE", "IGNORE", "REQUIRE"),
 }
-"""Reliability, order, congestion control and boundaries."""
 
-_OTHER_DEFAULTS = (SelectionProperties.PRESERVE_MSG_BOUNDARIES, SelectionProperties.MULTIPATH)
+_OTHER_DEFAULTS = (_S.PRESERVE_MSG_BOUNDARIES, _S.MULTIPATH)
 """Properties whose default is another one now."""
+
+_UNSET = (_S.INTERFACE, _S.PVD, _S.LOCAL_ADDRESS_PREFERENCE)
 
 
 class TransportProperties:
@@ -38,9 +39,7 @@ class TransportProperties:
         self.message_properties = _defaults(MessageProperties)
         self.connection_properties = _defaults(ConnectionProperties)
         if property_profile is not None:
-            s = SelectionProperties
-            places = (s.RELIABILITY, s.PRESERVE_ORDER, s.CONGESTION_CONTROL, s.PRESERVE_MSG_BOUNDARIES)
-            for prop, level in zip(places, _PROFILES[property_profile], strict=True):
+            for prop, level in zip(_PROFILED, _PROFILES[property_profile], strict=True):
                 self.add(prop, PreferenceLevel[level])
         if property_profile is TransportPropertyProfiles.UNRELIABLE_DATAGRAM:
             self.add(MessageProperties.IDEMPOTENT, True)
@@ -68,9 +67,9 @@ class TransportProperties:
 
     def default(self, prop: SelectionProperties) -> None:
         """Take back what was set."""
-        place, default = self._place(prop), TABLE[prop].default
-        place[prop] = default
-        if default is None:
+        place = self._place(prop)
+        place[prop] = TABLE[prop].default
+        if prop in _UNSET:
             del place[prop]
 
     def translated(self) -> neatpy.TransportProperties:
@@ -90,9 +89,4 @@ class TransportProperties:
 
 
 def _defaults(kind: type[Any]) -> dict[Any, Any]:
-    unset = (
-        SelectionProperties.INTERFACE,
-        SelectionProperties.PVD,
-        SelectionProperties.LOCAL_ADDRESS_PREFERENCE,
-    )
-    return {prop: copy(TABLE[prop].default) for prop in kind if prop not in unset}
+    return {prop: copy(TABLE[prop].default) for prop in kind if prop not in _UNSET}

@@ -1,13 +1,25 @@
-"""What 1.0 printed with, and the log of this layer."""
+"""What 1.0 printed with; the log of this layer; handlers, and how many arguments they take."""
 
-from __future__ import annotations
-
+import inspect
 import logging
+from collections.abc import Callable
+from typing import Any
 
 __all__ = ["shim_print"]
 
+Handler = Callable[..., Any]
+
 log = logging.getLogger("neatpy.classic")
 """What is ignored or goes unheard is said here; programs that set up no logging see it on standard error."""
+
+
+def takes_two(handler: Handler) -> bool:
+    """Whether a handler can be called with a second argument."""
+    try:
+        inspect.signature(handler).bind(None, None)
+    except (TypeError, ValueError):  # a built-in function may have no signature to tell
+        return False
+    return True
 
 
 def shim_print(main_msg: object, additional_msg: object = "", level: str | None = None) -> None:
