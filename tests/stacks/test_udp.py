@@ -6,6 +6,7 @@ import asyncio
 import errno
 import math
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -594,9 +595,7 @@ async def test_socat_echoes(version: str, recorder: Recorder) -> None:
         port = probe.getsockname()[1]
     family = "UDP4" if version == "v4" else "UDP6"
     host = "127.0.0.1" if version == "v4" else "[::1]"
-    process = await asyncio.create_subprocess_exec(
-        "socat", f"{family}-RECVFROM:{port},bind={host},fork", "EXEC:cat"
-    )
+    process = subprocess.Popen(["socat", f"{family}-RECVFROM:{port},bind={host},fork", "EXEC:cat"])
     try:
         flow = await connect((LOOPBACK[version], port), recorder)
         async with asyncio.timeout(10):
@@ -611,7 +610,7 @@ async def test_socat_echoes(version: str, recorder: Recorder) -> None:
         flow.abort()
     finally:
         process.terminate()
-        await process.wait()
+        process.wait(5)
 
 
 async def test_the_stack_says_what_it_is() -> None:
