@@ -31,7 +31,7 @@ from neatpy.errors import (
     TransportServicesError,
 )
 from neatpy.hook import hook
-from neatpy.receiving import ITERATING
+from neatpy.receiving import ITERATING, WHOLE
 from neatpy.sending import settle
 
 if TYPE_CHECKING:
@@ -209,12 +209,10 @@ class Connection:
         """
         if get_ident() != self._thread:
             raise RuntimeError(_OTHER_THREAD)
-        if max_length is not None or (
-            min_incomplete_length is not None
-            and not (type(min_incomplete_length) is int and min_incomplete_length > 0)
-        ):
+        least = WHOLE if min_incomplete_length is None else min_incomplete_length
+        if max_length is not None or type(least) is not int or least < 1:
             _check_lengths(min_incomplete_length, max_length)
-        return self._path.request(min_incomplete_length or 0, max_length)
+        return self._path.request(least, max_length)
 
     def __aiter__(self) -> Connection:
         self._check_loop()

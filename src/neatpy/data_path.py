@@ -19,14 +19,7 @@ from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportSer
 from neatpy.hook import hook
 from neatpy.message import MessageContext
 from neatpy.receiving import ReceiveQueue
-from neatpy.sending import (
-    CONTEXT_REFERENCES,
-    RECEIPT_REFERENCES,
-    Part,
-    SendFuture,
-    SendQueue,
-    getrefcount,
-)
+from neatpy.sending import OWN_REFERENCES, Part, SendFuture, SendQueue, getrefcount
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -184,8 +177,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         context = self._context
         if (
             context is None
-            or getrefcount(context) > CONTEXT_REFERENCES
-            or getrefcount(self._receipt) > RECEIPT_REFERENCES
+            or getrefcount(context) + getrefcount(self._receipt) > OWN_REFERENCES
             or context._values is not None
             or context._metadata is not None
         ):

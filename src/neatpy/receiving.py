@@ -11,6 +11,7 @@ next one: cancelling loses nothing.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -28,13 +29,15 @@ _JOIN_LIMIT = 64 * 1024
 _new_message = Message.__new__
 
 _Waiter = tuple["asyncio.Future[Message]", int, int]
-"""The future of a receive, the number of bytes from which part of a Message will do (0: only whole ones), and how many
-it takes at most."""
+"""The future of a receive, the number of bytes from which part of a Message will do, and how many it takes at most."""
 
 _NOBODY: tuple[()] = ()
 
-ITERATING = -1
-"""Asked for as the number of bytes: only whole Messages, and the end is the end of an iteration."""
+WHOLE = sys.maxsize
+"""Asked for as the number of bytes from which part of a Message will do: only whole ones will."""
+
+ITERATING = WHOLE - 1
+"""The same, and the end is the end of an iteration."""
 
 
 class _Inbound:
@@ -180,14 +183,21 @@ class ReceiveQueue:
         alone = self._alone
         if alone:
             future, minimum, maximum = alone
-            if size <= maximum and (end_of_message or 0 < minimum <= size) and not future.done():
+            if size <= maximum and (end_of_message or minimum <= size) and not future.done():
                 message = _new_message(Message)
                 message.data = data
                 message.end_of_message = end_of_message
-                if end_of_message and context is None and self._open is None:
-                    message._context = self._origin
+                inbound = self._open
+                if inbound is None:
+                    if end_of_message and context is None:
+                        message._context = self._origin
+                    else:
+                        message._context = self._context_of_first(context, end_of_message)
                 else:
-                    message._context = self._context_of_part(context, end_of_message)
+                    message._context = inbound.context
+                    if end_of_message:
+                        self._open = None
+                        self.held -= _OVERHEAD
                 if last:
                     self._alone = _NOBODY
                     complete(future, message)
@@ -250,14 +260,8 @@ class ReceiveQueue:
         if alone:
             self._waiters = [alone]
 
-    def _context_of_part(self, context: MessageContext | None, end_of_message: bool) -> MessageContext:
-        """The context of what goes straight up: a Message, or a part of one of which nothing is kept here."""
-        inbound = self._open
-        if inbound is not None:
-            if end_of_message:
-                self._open = None
-                self.held -= _OVERHEAD
-            return inbound.context
+    def _context_of_first(self, context: MessageContext | None, end_of_message: bool) -> MessageContext:
+        """The context of a Message, or of the first part of one, that goes straight up: nothing of it is kept here."""
         if context is None:
             context = self._make_context()
         elif context.origin is None:
@@ -327,8 +331,8 @@ class ReceiveQueue:
     # From above
 
     def request(self, minimum: int, maximum: int | None) -> asyncio.Future[Message]:
-        """Ask for a Message, or for part of one as soon as ``minimum`` bytes (0: never) are there. Answered now if it
-        can be; the future never logs."""
+        """Ask for a Message, or for part of one as soon as ``minimum`` bytes are there (:data:`WHOLE`: never).
+        Answered now if it can be; the future never logs."""
         future: asyncio.Future[Message] = self._loop.create_future()
         limit = self._limit
         if maximum is None or maximum > limit:
@@ -498,9 +502,8 @@ class ReceiveQueue:
             self._arrived.popleft()
             self.held -= head.size + _OVERHEAD
             return Message(head.take(limit), head.context, True)
-        if minimum > 0 and head.size >= min(minimum, limit):
-            return self._part(head, min(limit, head.piece(minimum)))
-        return self._part(head, limit) if head.size >= limit else None
+        least = min(minimum, limit)
+        return self._part(head, min(limit, head.piece(least))) if head.size >= least else None
 
     def _part(self, head: _Inbound, size: int) -> Message:
         data = head.take(size)

@@ -72,17 +72,17 @@ getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _uncounted)
 """Where references are not counted it says so many that nothing seems unused."""
 
 
-def _own_references() -> tuple[int, int]:
-    """How many references to a context and to the receipt that holds it :meth:`DataPath.send` itself has, as the
-    interpreter counts them there."""
+def _own_references() -> int:
+    """How many references to a context and to the receipt that holds it :meth:`DataPath.send_plain` itself has, as the
+    interpreter counts them there: together, as there is one more of either if anybody else has one."""
     kept = _Kept()
     kept.context = object()
     kept.receipt = [kept.context]
     context = kept.context
-    return getrefcount(context), getrefcount(kept.receipt)
+    return getrefcount(context) + getrefcount(kept.receipt)
 
 
-CONTEXT_REFERENCES, RECEIPT_REFERENCES = (0, 0) if getrefcount is _uncounted else _own_references()
+OWN_REFERENCES = 0 if getrefcount is _uncounted else _own_references()
 
 
 class Part(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neatpy.errors import Reason, ReceiveError
 from neatpy.message import Message
-from neatpy.receiving import ReceiveQueue
+from neatpy.receiving import WHOLE, ReceiveQueue
 from neatpy.system.turns import turns
 
 LIMIT = 1000
@@ -25,10 +25,10 @@ class Receives:
         self.queue = ReceiveQueue(loop, limit)
         self.turn = turns.of(loop)
 
-    def ask(self, minimum: int = 0, maximum: int = sys.maxsize) -> asyncio.Future[Message]:
+    def ask(self, minimum: int = WHOLE, maximum: int = sys.maxsize) -> asyncio.Future[Message]:
         return self.queue.request(minimum, maximum)
 
-    def now(self, minimum: int = 0, maximum: int = sys.maxsize) -> Message:
+    def now(self, minimum: int = WHOLE, maximum: int = sys.maxsize) -> Message:
         return self.ask(minimum, maximum).result()
 
     def come(self, data: bytes, end_of_message: bool) -> None:
