@@ -228,10 +228,44 @@ async def test_many_tiny_messages_count_for_more_than_their_bytes(receives: Rece
     assert receives.queue.full
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+async def test_a_callback_is_called_in_the_turn_and_what_it_raises_is_told_to_the_loop(
+    receives: Receives,
+) -> None:
+    told: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    heard: list[bytes] = []
+
+    def hear(answer: asyncio.Future[Message]) -> None:
+        heard.append(bytes(answer.result()))
+        raise OverflowError("too much")
+
+    receives.ask().add_done_callback(hear)
+    second = receives.ask()
+    receives.come(b"one", True)
+    assert heard == [b"one"]
+    assert isinstance(told[0]["exception"], OverflowError)
+    assert "hear" in str(told[0]["message"])
+    receives.come(b"two", True)
+    assert bytes(second.result()) == b"two"
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+async def test_several_callbacks_of_one_receive_are_called_in_order(receives: Receives) -> None:
+    heard: list[str] = []
+    answer = receives.ask()
+    answer.add_done_callback(lambda _: heard.append("first"))
+    answer.add_done_callback(lambda _: heard.append("second"))
+    receives.come(b"one", True)
+    await answer
+    assert heard == ["first", "second"]
+
+
 @given(
     chunks=st.lists(st.binary(max_size=50), min_size=1, max_size=20),
     maxima=st.lists(st.integers(1, 60), min_size=1, max_size=5),
-    minimum=st.integers(0, 20),
+    minimum=st.integers(1, 20) | st.just(WHOLE),
 )
 async def test_any_cutting_gives_back_the_same_bytes(
     chunks: list[bytes], maxima: list[int], minimum: int
