@@ -18,6 +18,7 @@ from neatpy.security import SecurityParameters
 from neatpy.stacks._quic import packets
 from neatpy.stacks._quic.engine import (
     CONNECTION_WINDOW,
+    LARGEST_STREAM_WINDOW,
     STREAM_WINDOW,
     Engine,
     EngineObserver,
@@ -232,6 +233,39 @@ def test_a_peer_sends_no_more_than_the_window_of_a_stream_that_nobody_takes() ->
     server.engine.taken(stalled, STREAM_WINDOW)
     network.flush()
     network.run(lambda: len(server.data[stalled]) == 4 * MIB)
+
+
+@pytest.mark.parametrize(("taken", "held"), [(3 * MIB, STREAM_WINDOW), (32 * MIB, LARGEST_STREAM_WINDOW)])
+def test_the_window_of_a_stream_grows_where_the_application_has_kept_up_for_long(
+    taken: int, held: int
+) -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    stream = client.open()
+    client.engine.write(stream, bytes(taken), False)
+    network.flush()
+    network.run(lambda: len(server.data[stream]) == taken)
+    server.takes = lambda stream: False
+    client.engine.write(stream, bytes(2 * LARGEST_STREAM_WINDOW), False)
+    network.flush()
+    network.pass_time(5.0)
+    assert 0.75 * held <= len(server.data[stream]) - taken <= held
+
+
+def test_a_window_does_not_grow_where_the_path_is_not_held_up_by_it() -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    stream = client.open()
+    for _ in range(150):  # 128 KiB in each round trip: the sender is what is slow
+        client.engine.write(stream, bytes(128 * KIB), False)
+        network.flush()
+        network.pass_time(2 * DELAY)
+    server.takes = lambda stream: False
+    taken = len(server.data[stream])
+    client.engine.write(stream, bytes(2 * LARGEST_STREAM_WINDOW), False)
+    network.flush()
+    network.pass_time(5.0)
+    assert len(server.data[stream]) - taken <= 2 * STREAM_WINDOW
 
 
 def test_a_peer_sends_no_more_than_the_window_of_the_connection() -> None:

@@ -23,6 +23,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, Qu
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from neatpy.stacks._quic.engine_streams import (
+    LARGEST_STREAM_WINDOW,
     SMALLEST_DATAGRAM,
     STREAM_WINDOW,
     Credit,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from aioquic.quic.configuration import QuicConfiguration
     from aioquic.quic.stream import QuicStream
 
-CONNECTION_WINDOW = 8 << 20
+CONNECTION_WINDOW = 16 << 20
 """Bytes that the peer may send on all streams together, beyond what the application has taken."""
 
 CONNECTION_ID_LENGTH = 8
@@ -147,7 +148,7 @@ class Engine(QuicConnection):
         self._asks_peer = False
         self.takes_early = True
         self._reset_token, self._is_lost = reset_token, False
-        self._table = StreamTable()
+        self._table = StreamTable(self._pace)
         super().__init__(configuration=configuration, **more)
         self._streams = self._table
         self._streams_queue = []
@@ -162,6 +163,10 @@ class Engine(QuicConnection):
         self._mtu_probes = 0
         self._is_probing = False
         self._large_bursts = 0
+
+    def _pace(self) -> tuple[float, float]:
+        came_at: Any = self._spaces[tls.Epoch.ONE_RTT].largest_received_time
+        return came_at or 0.0, self._loss._rtt_smoothed
 
     # What it is
 
@@ -709,6 +714,7 @@ class Engine(QuicConnection):
 __all__ = [
     "CONNECTION_ID_LENGTH",
     "CONNECTION_WINDOW",
+    "LARGEST_STREAM_WINDOW",
     "SMALLEST_DATAGRAM",
     "STREAM_WINDOW",
     "Closing",

@@ -6,7 +6,8 @@ adapter this is the only room that knows the engine's private names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from aioquic.quic import events
@@ -15,8 +16,13 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
-STREAM_WINDOW = 1 << 19
-"""Bytes that the peer may send on one stream beyond what the application has taken."""
+STREAM_WINDOW, LARGEST_STREAM_WINDOW = 1 << 19, 1 << 22
+"""Bytes that the peer may send on one stream beyond what the application has taken: at first, and at most (see
+:meth:`_Receiver.grant`)."""
+
+_PROVEN = 4
+"""So many windows of a new size the application must have taken before: one that is about to stop reading gets no
+large one, as a queue that fills up takes some too."""
 
 SMALLEST_DATAGRAM = 1200
 """Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
@@ -144,6 +150,24 @@ class _Receiver(QuicStreamReceiver):
         super().__init__(number, readable)
         self._table = table
         self.taken = 0
+        self.grants_at = STREAM_WINDOW // 4
+        """How much the application must have taken for the peer to hear of it."""
+        self._window = STREAM_WINDOW
+        self._granted_at = -math.inf
+
+    def grant(self, now: float, round_trip: float) -> int:
+        """Up to where the peer may send from now on, when a quarter of the window has been taken. If that took less
+        than a round trip it is the window that holds the peer up, and it is doubled."""
+        larger = self._window * 2
+        if (
+            now - self._granted_at < round_trip
+            and larger <= LARGEST_STREAM_WINDOW
+            and larger * _PROVEN <= self.taken
+        ):
+            self._window = larger
+        self._granted_at = now
+        self.grants_at = self.taken + self._window // 4
+        return self.taken + self._window
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
         event = super().handle_frame(frame)
@@ -190,13 +214,15 @@ class StreamTable(dict[int, Any]):
     """The open streams of one connection by number, and what has become of them since the adapter looked last."""
 
     __slots__ = (
-        "active", "connection", "delivered", "due", "large_acked", "large_lost", "lost_frames", "opened",
+        "active", "connection", "delivered", "due", "large_acked", "large_lost", "lost_frames", "opened", "pace",
     )  # fmt: skip
 
     connection: Credit
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Callable[[], tuple[float, float]]) -> None:
+        """``pace``: when something came last, and how long a round trip takes, in seconds."""
         super().__init__()
+        self.pace = pace
         self.active: list[Any] = []
         """Those that may have something to send; the engine's queue."""
         self.due: dict[int, Any] = {}
@@ -267,9 +293,8 @@ class StreamTable(dict[int, Any]):
         if stream is not None:
             receiver = stream.receiver
             receiver.taken += size
-            limit = receiver.taken + STREAM_WINDOW
-            if limit - stream.max_stream_data_local >= STREAM_WINDOW // 4 and not receiver.is_finished:
-                stream.max_stream_data_local = limit
+            if receiver.taken >= receiver.grants_at and not receiver.is_finished:
+                stream.max_stream_data_local = receiver.grant(*self.pace())
                 self.due[number] = stream
         self.connection.grant(size)
 
