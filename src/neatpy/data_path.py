@@ -537,7 +537,7 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> bool:
         """Give a part to the Flow; False if it was refused."""
-        data, properties, token = part
+        data, properties, token = part.data, part.properties, part.token
         final = token.end_of_message and properties.final
         try:
             if final and not corked:

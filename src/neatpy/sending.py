@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from neatpy.message import MessageContext
 
@@ -85,12 +85,15 @@ def _own_references() -> int:
 OWN_REFERENCES = 0 if getrefcount is _uncounted else _own_references()
 
 
-class Part(NamedTuple):
+class Part:
     """The data of one send. ``properties`` is the context as it was then, with the Connection's defaults."""
 
-    data: Data
-    properties: MessageContext
-    token: SendFuture
+    __slots__ = ("data", "properties", "token")
+
+    def __init__(self, data: Data, properties: MessageContext, token: SendFuture) -> None:
+        self.data = data
+        self.properties = properties
+        self.token = token
 
     @property
     def end_of_message(self) -> bool:
