@@ -212,6 +212,51 @@ def test_a_refusal_too_is_no_more_than_three_times_what_came() -> None:
     assert sum(map(len, network.datagrams[False])) <= 3 * len(network.datagrams[True][0])
 
 
+# When packets leave
+
+
+def test_small_packets_are_paced_by_their_size() -> None:
+    network = Network().shake()
+    client = network.client
+    stream = client.open()
+    network.pass_time(0.1)
+    left = []
+    for _ in range(40):
+        client.engine.write(stream, b"small", False)
+        left += client.engine.datagrams(network.now)
+    assert len(left) == 40
+
+
+def test_large_packets_do_not_leave_in_one_burst() -> None:
+    network = Network().shake()
+    transfer(network, MIB)  # so that the window is large
+    client = network.client
+    stream = client.open()
+    client.engine.write(stream, bytes(MIB), False)
+    burst = sum(len(datagram) for datagram, _ in client.engine.datagrams(network.now))
+    assert burst <= 17 * client.engine.statistics()["path_mtu"]
+    wake_at = client.engine.wake_at()
+    assert wake_at is not None
+    assert wake_at - network.now < DELAY
+    assert client.engine.datagrams(wake_at)
+
+
+def test_what_came_is_acknowledged_along_with_data_and_else_a_moment_later() -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    stream = client.open()
+    client.engine.write(stream, b"question", False)
+    network.flush()
+    network.run(lambda: server.data[stream])
+    assert not server.engine.datagrams(network.now)  # an answer may come
+    server.engine.write(stream, b"answer", False)
+    network.flush()
+    network.run(lambda: client.data[stream])
+    assert client.engine.undelivered(stream) == 0
+    assert not client.engine.datagrams(network.now)
+    network.run(lambda: server.engine.undelivered(stream) == 0, seconds=0.1)
+
+
 # Credit
 
 

@@ -30,6 +30,7 @@ from neatpy.stacks._quic.engine_streams import (
     EngineStream,
     StreamTable,
 )
+from neatpy.stacks._quic.pacing import Pacer
 from neatpy.stacks._quic.resets import is_reset
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Engine(QuicConnection):
         self.taken = self._table.credit
         if not self._logger.isEnabledFor(logging.DEBUG):
             self._logger = _Unheard(self._logger.logger, self._logger.extra)
+        self._pacer = self._loss._pacer = Pacer(max_datagram_size=self._max_datagram_size)
         self._mtu_wanted = 0
         self._mtu_probes = 0
         self._is_probing = False
@@ -255,11 +257,20 @@ class Engine(QuicConnection):
     def datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         """What is to be sent now, and where to."""
         table = self._table
+        if table.active:
+            self._acknowledge_with_data(now)
         output: list[tuple[bytes, Any]] = self.datagrams_to_send(now)
         table.prune()
         if self._mtu_wanted and self._handshake_confirmed:
             output += self._probe_mtu(now)
         return output
+
+    def _acknowledge_with_data(self, now: float) -> None:
+        """What has come is acknowledged in the packet that leaves now, and costs neither one of its own nor a timer."""
+        space: Any = self._spaces[tls.Epoch.ONE_RTT]
+        due = space.ack_at
+        if due is not None and due > now and self._pacer.next_send_time(now) is None:
+            space.ack_at = now
 
     def wake_at(self) -> float | None:
         """When ``wake`` is due, by the clock that ``now`` is read from."""
@@ -568,7 +579,7 @@ class Engine(QuicConnection):
             fitting = [data for data in waiting if len(data) <= largest]
             waiting.clear()
             waiting.extend(fitting)
-        self._loss._pacer._max_datagram_size = size
+        self._pacer._max_datagram_size = size
         controller: Any = self._loss._cc
         controller._max_datagram_size = size
 
@@ -586,6 +597,10 @@ class Engine(QuicConnection):
     @_streams_queue.setter
     def _streams_queue(self, active: list[QuicStream]) -> None:
         self._table.active = active
+
+    def _write_application(self, builder: QuicPacketBuilder, network_path: Any, now: float) -> None:
+        self._pacer.builder = builder
+        super()._write_application(builder, network_path, now)
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         # Most frames are for a stream that is there, or that is the next one of the peer's.

@@ -16,7 +16,7 @@ from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
-STREAM_WINDOW, LARGEST_STREAM_WINDOW = 1 << 19, 1 << 22
+STREAM_WINDOW, LARGEST_STREAM_WINDOW = 1 << 20, 1 << 22
 """Bytes that the peer may send on one stream beyond what the application has taken: at first, and at most (see
 :meth:`_Receiver.grant`)."""
 
