@@ -20,7 +20,7 @@ STREAM_WINDOW, LARGEST_STREAM_WINDOW = 1 << 20, 1 << 22
 """Bytes that the peer may send on one stream beyond what the application has taken: at first, and at most (see
 :meth:`_Receiver.grant`)."""
 
-_PROVEN = 4
+_PROVEN = 2
 """So many windows of a new size the application must have taken before: one that is about to stop reading gets no
 large one, as a queue that fills up takes some too."""
 
