@@ -257,10 +257,8 @@ class Connection:
         the whole group but for ``conn_priority``. Allowed while establishing. A failure is a ``CloneError`` when the
         clone is awaited, and ``on_clone_error`` here.
         """
-        from neatpy.group import clone
-
         self._check_loop()
-        return clone(self, framer, connection_properties)
+        return self._in_group().clone(self, framer, connection_properties)
 
     # Ending
 
@@ -416,6 +414,15 @@ class Connection:
     def _has_lost_its_peer(self) -> bool:
         """Whether it broke, or the peer will send no more."""
         return self._why is not None or self._path.peer_finished
+
+    def _in_group(self) -> ConnectionGroup:
+        """The group, which is made when there is to be a second member."""
+        group = self._group
+        if group is None:
+            from neatpy.group import ConnectionGroup
+
+            group = self._group = ConnectionGroup(self)
+        return group
 
     def _fire(self, handler: str, *arguments: object) -> None:
         """Call a handler attribute in a later turn of the loop, in the context the Connection was made in; there is
@@ -607,12 +614,10 @@ class Connection:
 
     def flow_sibling(self, flow: Flow) -> None:
         """The peer opened a stream: it becomes a Connection of the group, or is refused if nobody takes it."""
-        from neatpy.group import join
-
         if self._listener is not None:
             self._listener._accept_sibling(self, flow)
         elif self.on_connection_received is not None and self._state is not ConnectionState.CLOSED:
-            self._fire("on_connection_received", self, join(self, flow))
+            self._fire("on_connection_received", self, self._in_group().join(self, flow))
         else:
             flow.abort()
 

@@ -376,14 +376,11 @@ class Listener:
 
     def _accept_sibling(self, parent: Connection, flow: Flow) -> None:
         """The peer of an accepted Connection opened a stream; refused after stop, as a new Connection would be."""
-        from neatpy.group import join
-
-        group = parent._group
-        members = 1 if group is None else len(group.members)
-        if self._stopped is not None or members > parent._intent.properties.group_conn_limit:
+        group = parent._in_group()
+        if self._stopped is not None or len(group.members) > parent._intent.properties.group_conn_limit:
             flow.abort()
         else:
-            self._received(join(parent, flow))
+            self._received(group.join(parent, flow))
 
     def _received(self, connection: Connection) -> None:
         if hook.active:
