@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     from neatpy.stacks.contract import Candidate, Data, Flow
 
 
-_CLOSED = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
+_ESTABLISHING, _ESTABLISHED, _CLOSING, _CLOSED = ConnectionState
+"""Looked up once: a member of an enumeration takes long to find, and each Connection asks for them often."""
+
+_ENDED_WELL = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
 """Why what comes after the end fails; never raised itself."""
 
 _OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
@@ -112,7 +115,7 @@ class Connection:
         self._loop = loop
         self._thread = get_ident()
         self._context = context or contextvars.copy_context()
-        self._state = ConnectionState.ESTABLISHING
+        self._state = _ESTABLISHING
         self._path = DataPath(self, loop, intent)
         self._ready: list[asyncio.Future[None]] | None = None
         self._closed_future: asyncio.Future[None] | None = None
@@ -139,9 +142,7 @@ class Connection:
         self._check_loop()
         if self._request is not None:
             self._establish()
-        if self._state is ConnectionState.ESTABLISHING or (
-            self._task is not None and self._path.flow is None
-        ):
+        if self._state is _ESTABLISHING or (self._task is not None and self._path.flow is None):
             waiter: asyncio.Future[None] = self._loop.create_future()
             if self._ready is None:
                 self._ready = []
@@ -275,7 +276,7 @@ class Connection:
         ):  # by ``wait_for``, say: that ends the waiting, not the closing
             begun = future is not None
             future = self._closed_future = self._loop.create_future()
-            if not begun or self._state is ConnectionState.CLOSED:
+            if not begun or self._state is _CLOSED:
                 self._begin_closing()
         return future
 
@@ -289,7 +290,7 @@ class Connection:
         """End at once and discard what was not delivered; waiting actions and ``on_connection_error`` get
         LOCAL_ABORT."""
         self._check_loop()
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return
         flow = self._path.flow
         if flow is None:
@@ -315,12 +316,12 @@ class Connection:
     @property
     def can_send(self) -> bool:
         """Whether a Message sent now would be accepted."""
-        return self._state is ConnectionState.ESTABLISHED and self._path.can_send
+        return self._state is _ESTABLISHED and self._path.can_send
 
     @property
     def can_receive(self) -> bool:
         """Whether more data may arrive."""
-        return self._state is ConnectionState.ESTABLISHED and self._path.can_receive
+        return self._state is _ESTABLISHED and self._path.can_receive
 
     @property
     def stack(self) -> str | None:
@@ -408,7 +409,7 @@ class Connection:
 
     @property
     def _is_over(self) -> bool:
-        return self._state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
+        return self._state in (_CLOSING, _CLOSED)
 
     @property
     def _has_lost_its_peer(self) -> bool:
@@ -427,7 +428,7 @@ class Connection:
     def _fire(self, handler: str, *arguments: object) -> None:
         """Call a handler attribute in a later turn of the loop, in the context the Connection was made in; there is
         nothing to hear after the ending event."""
-        if self._state is not ConnectionState.CLOSED:
+        if self._state is not _CLOSED:
             self._call_soon(handler, *arguments)
 
     def _call_soon(self, handler: str, *arguments: object) -> None:
@@ -453,7 +454,7 @@ class Connection:
         from neatpy.establishment.establish import begin
 
         request, self._request = self._request, None
-        if request is None or self._state is ConnectionState.CLOSED:
+        if request is None or self._state is _CLOSED:
             return
         if self._task is not None:
             self._task.cancel()
@@ -481,15 +482,15 @@ class Connection:
 
     def _established(self, flow: Flow, attempt: Attempt | None) -> None:
         """Ready: a Flow is there."""
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             flow.abort()
             return
         self._task = None
         if self._group is not None:
             self._group.is_ready(self)
-        closing = self._state is ConnectionState.CLOSING
+        closing = self._state is _CLOSING
         if not closing:
-            self._state = ConnectionState.ESTABLISHED
+            self._state = _ESTABLISHED
         if hook.active:
             hook.emit(hook.events.Ready(self, stack=flow.stack.name, remote=flow.remote_address))
         if self._ready is not None:
@@ -507,7 +508,7 @@ class Connection:
             attempt.bind(self._path)
 
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return
         task, self._task, self._request = self._task, None, None
         if isinstance(task, asyncio.Task):
@@ -536,7 +537,7 @@ class Connection:
                 waiter.set_result(None)
 
     def _begin_closing(self) -> None:
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             assert self._closed_future is not None
             self._closed_future.set_result(None)
             return
@@ -545,13 +546,13 @@ class Connection:
                 EstablishmentError("the connection was closed before it was ready", Reason.CONNECTION_CLOSED)
             )
             return
-        self._state = ConnectionState.CLOSING
+        self._state = _CLOSING
         self._path.drain()
         if self._path.has_unsent:  # else the Flow is closing, and knows when to give up
             self._linger = self._loop.call_later(LINGER, self._check_linger, self._path.undelivered)
 
     def _check_linger(self, before: tuple[int, int]) -> None:
-        if self._state is not ConnectionState.CLOSING:
+        if self._state is not _CLOSING:
             return
         now = self._path.undelivered
         flow = self._path.flow
@@ -566,16 +567,16 @@ class Connection:
 
     def _end(self, error: TransportServicesError | None, *, discard: bool = False) -> None:
         """The one way into CLOSED: everything that waits is answered, then the ending event."""
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return
-        establishing = self._state is ConnectionState.ESTABLISHING or self._path.flow is None
-        self._state = ConnectionState.CLOSED
+        establishing = self._state is _ESTABLISHING or self._path.flow is None
+        self._state = _CLOSED
         self._why = error
         if self._linger is not None:
             self._linger.cancel()
         if self.initial_send is not None and isinstance(error, EstablishmentError):
             settle(self.initial_send, error)
-        self._path.end(error or _CLOSED, discard=discard)
+        self._path.end(error or _ENDED_WELL, discard=discard)
         if self._ready is not None:
             self._wake_waiters()
         if self._group is not None:
@@ -616,7 +617,7 @@ class Connection:
         """The peer opened a stream: it becomes a Connection of the group, or is refused if nobody takes it."""
         if self._listener is not None:
             self._listener._accept_sibling(self, flow)
-        elif self.on_connection_received is not None and self._state is not ConnectionState.CLOSED:
+        elif self.on_connection_received is not None and self._state is not _CLOSED:
             self._fire("on_connection_received", self, self._in_group().join(self, flow))
         else:
             flow.abort()

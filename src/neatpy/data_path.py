@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: D102 - the contract documents the methods of a FlowObserver
 
+_SEND_ONLY, _RECEIVE_ONLY = Direction.UNIDIRECTIONAL_SEND, Direction.UNIDIRECTIONAL_RECEIVE
+
 _IMMEDIATE_LIMIT = 64
 """Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
 
@@ -132,7 +134,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         """Message defaults and the receive limit from now on."""
         self._properties = intent.properties
         self._direction = intent.direction
-        if self._direction is Direction.UNIDIRECTIONAL_SEND:
+        if self._direction is _SEND_ONLY:
             self._deaf = True
             self.end_receiving(_only_sends)
         self._limit = intent.receive_limit
@@ -155,19 +157,14 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._final_accepted
             or self._draining
             or self._over
-            or self._direction is Direction.UNIDIRECTIONAL_RECEIVE
+            or self._direction is _RECEIVE_ONLY
             or (self.flow is not None and not self.flow.can_send)
         )
 
     @property
     def can_receive(self) -> bool:
         """Whether more may come."""
-        return not (
-            self.peer_finished
-            or self._draining
-            or self._over
-            or self._direction is Direction.UNIDIRECTIONAL_SEND
-        )
+        return not (self.peer_finished or self._draining or self._over or self._direction is _SEND_ONLY)
 
     def send_plain(self, data: bytes) -> asyncio.Future[MessageContext]:
         """Send a whole Message, not empty, without properties of its own: the quick way."""
@@ -370,7 +367,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             raise SendError(text, over.reason, context)
         if self._draining:
             raise SendError("the connection is closing", Reason.CONNECTION_CLOSED, context)
-        if self._direction is Direction.UNIDIRECTIONAL_RECEIVE:
+        if self._direction is _RECEIVE_ONLY:
             raise SendError("the connection only receives", Reason.INVALID_CONFIGURATION, context)
         queue = self._queue
         if self._final_accepted and not (queue is not None and queue.belongs_to_open_message(context)):
@@ -573,7 +570,8 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def _settled(self, token: object) -> tuple[SendFuture, ...]:
         """The sends that a token stands for; the Flow has nothing more to say of them."""
-        assert isinstance(token, SendFuture | tuple)
+        if not isinstance(token, tuple):
+            assert isinstance(token, SendFuture)
         in_flight = self._in_flight
         if in_flight:
             in_flight.pop(token, None)
@@ -708,10 +706,10 @@ _WANTED = (Preference.REQUIRE, Preference.PREFER)
 
 
 def _size_of(data: Data) -> int:
+    if type(data) is bytes:
+        return len(data)
     if isinstance(data, str):
         raise TypeError("send takes bytes-like data, not str: encode it first")
-    if isinstance(data, bytes | bytearray):
-        return len(data)
     try:
         return memoryview(data).nbytes
     except TypeError:
