@@ -27,7 +27,6 @@ from neatpy.errors import (
     ConnectionError,
     EstablishmentError,
     Reason,
-    ReceiveError,
     TransportServicesError,
 )
 from neatpy.hook import hook
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
 
 _ESTABLISHING, _ESTABLISHED, _CLOSING, _CLOSED = ConnectionState
 """Looked up once: a member of an enumeration takes long to find, and each Connection asks for them often."""
-
-_ENDED_WELL = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
-"""Why what comes after the end fails; never raised itself."""
 
 _OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
 
@@ -576,7 +572,7 @@ class Connection:
             self._linger.cancel()
         if self.initial_send is not None and isinstance(error, EstablishmentError):
             settle(self.initial_send, error)
-        self._path.end(error or _ENDED_WELL, discard=discard)
+        self._path.end(error, discard=discard)
         if self._ready is not None:
             self._wake_waiters()
         if self._group is not None:
@@ -601,17 +597,6 @@ class Connection:
         change_endpoints(self, action, endpoints)
 
     # data_path.Owner
-
-    def end_of_iteration(self, error: BaseException) -> BaseException:
-        """What ends iteration where a receive fails with this error."""
-        if isinstance(error, ReceiveError) and error.reason is Reason.CONNECTION_CLOSED:
-            return StopAsyncIteration()
-        if isinstance(self._why, EstablishmentError | CloneError | ConnectionError):
-            return self._why
-        reason = error.reason if isinstance(error, ReceiveError) else Reason.PROTOCOL_FAILED
-        ended = ConnectionError(str(error), reason)
-        ended.__cause__ = error
-        return ended
 
     def flow_sibling(self, flow: Flow) -> None:
         """The peer opened a stream: it becomes a Connection of the group, or is refused if nobody takes it."""

@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from neatpy.enumerations import Direction, Preference
-from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportServicesError
+from neatpy.errors import (
+    CloneError,
+    ConnectionError,
+    EstablishmentError,
+    Expired,
+    Reason,
+    ReceiveError,
+    SendError,
+    TransportServicesError,
+)
 from neatpy.hook import hook
 from neatpy.message import MessageContext
 from neatpy.receiving import ReceiveQueue
@@ -61,10 +70,6 @@ class Owner(Protocol):
     def flow_closed(self, error: TransportServicesError | None) -> None:
         """The Flow is over."""
 
-    def end_of_iteration(self, error: BaseException) -> BaseException:
-        """What ends iteration where a receive fails with this error."""
-        ...
-
     @property
     def local_endpoint(self) -> Any:
         """For the contexts of received Messages."""
@@ -72,6 +77,35 @@ class Owner(Protocol):
     @property
     def remote_endpoint(self) -> Any:
         """For the contexts of received Messages."""
+
+
+class _Nobody:
+    """Who is told what comes after the end."""
+
+    __slots__ = ()
+    local_endpoint = remote_endpoint = None
+
+    def flow_sibling(self, flow: Flow) -> None:
+        flow.abort()
+
+    def flow_soft_error(self, error: TransportServicesError) -> None:
+        pass
+
+    def flow_path_changed(self) -> None:
+        pass
+
+    def flow_closed(self, error: TransportServicesError | None) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "<Connection closed>"
+
+
+NOBODY = _Nobody()
+"""The owner of a data path that has ended: two that knew each other would both wait for the garbage collector."""
+
+_ENDED_WELL = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
+"""Why what comes after a good end fails; never raised itself."""
 
 
 class DataPath(ReceiveQueue, FlowObserver):
@@ -266,9 +300,9 @@ class DataPath(ReceiveQueue, FlowObserver):
         """A measure of what is not delivered yet: as long as it changes, there is progress."""
         return self.bytes_sent, 0 if self.flow is None else self.flow.backlog()
 
-    def end(self, error: TransportServicesError, *, discard: bool = False) -> None:
-        """The Connection is over: everything that waits fails with this reason, in order."""
-        self._over = error
+    def end(self, why: TransportServicesError | None, *, discard: bool = False) -> None:
+        """The Connection is over, well if there is no reason: everything that waits fails, in order."""
+        self._over = error = why or _ENDED_WELL
         self._deaf = True
         self._direct = None
         if self._expiry is not None:
@@ -285,9 +319,14 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._queue = None
         if discard:
             self.discard_arrived()
-        self.end_receiving(
-            lambda: _caused(ReceiveError(str(error), error.reason, self.partial_context), error)
-        )
+        self.end_receiving(DataPath._is_over)
+        if not hook.active:  # who traces hears of what is sent in vain, too
+            self._owner = self._origin = NOBODY
+
+    def _is_over(self) -> BaseException:
+        error = self._over
+        assert error is not None
+        return _caused(ReceiveError(str(error), error.reason, self.partial_context), error)
 
     # Sending
 
@@ -637,7 +676,13 @@ class DataPath(ReceiveQueue, FlowObserver):
     # Receiving
 
     def _end_of_iteration(self, error: BaseException) -> BaseException:
-        return self._owner.end_of_iteration(error)
+        if isinstance(error, ReceiveError) and error.reason is Reason.CONNECTION_CLOSED:
+            return StopAsyncIteration()
+        over = self._over
+        if isinstance(over, EstablishmentError | CloneError | ConnectionError) and over is not _ENDED_WELL:
+            return over
+        reason = error.reason if isinstance(error, ReceiveError) else Reason.PROTOCOL_FAILED
+        return _caused(ConnectionError(str(error), reason), error)
 
     def _pause(self) -> None:
         if self.flow is not None:
@@ -716,11 +761,11 @@ def _size_of(data: Data) -> int:
         raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
 
 
-def _only_sends() -> ReceiveError:
+def _only_sends(_: DataPath) -> ReceiveError:
     return ReceiveError("the connection only sends", Reason.INVALID_CONFIGURATION)
 
 
-def _closed_here() -> ReceiveError:
+def _closed_here(_: DataPath) -> ReceiveError:
     return ReceiveError("the connection was closed here", Reason.CONNECTION_CLOSED)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from neatpy.errors import Reason, ReceiveError
 from neatpy.hook import hook
@@ -125,7 +126,8 @@ class ReceiveQueue:
         self._alone: _Waiter | tuple[()] | None = _NOBODY
         self._waiters: list[_Waiter] | None = None
         self._answered: list[tuple[_Waiter, Message]] | None = None
-        self._ended: Callable[[], BaseException] | None = None
+        # Why nothing more comes; told the queue, since one that knew it would be kept by it.
+        self._ended: Callable[[Any], BaseException] | None = None
         self._deaf = self._paused = False
         self.held = self.bytes_received = self.messages_received = 0
 
@@ -309,8 +311,9 @@ class ReceiveQueue:
         if self._waiters:
             self._answer_waiting()
 
-    def end_receiving(self, error: Callable[[], BaseException]) -> None:
-        """Receives that nothing is left for fail with what ``error`` makes; the first end given stays."""
+    def end_receiving(self, error: Callable[[Any], BaseException]) -> None:
+        """Receives that nothing is left for fail with what ``error`` makes for this queue; the first end given
+        stays."""
         if self._alone is not None:
             self._leave_alone()
         if self._ended is None:
@@ -348,7 +351,7 @@ class ReceiveQueue:
                     self._perhaps_resume()
                 return future
             if self._ended is not None:
-                self._fail(future, minimum, self._ended())
+                self._fail(future, minimum, self._ended(self))
                 return future
         waiter = future, minimum, maximum
         if self._waiters:
@@ -454,7 +457,7 @@ class ReceiveQueue:
             if self._answered:
                 return  # in order: after those
             del waiters[0]
-            self._fail(future, minimum, self._ended())
+            self._fail(future, minimum, self._ended(self))
 
     def _fail(self, future: asyncio.Future[Message], minimum: int, error: BaseException) -> None:
         """End with this error, without a log entry if nobody asks."""
@@ -521,5 +524,5 @@ class ReceiveQueue:
         return inbound
 
 
-def _peer_has_finished() -> ReceiveError:
+def _peer_has_finished(queue: ReceiveQueue) -> ReceiveError:
     return ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED)
