@@ -13,6 +13,7 @@ from aioquic.quic import events
 from aioquic.quic.connection import Limit
 from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
 STREAM_WINDOW = 1 << 19
@@ -73,17 +74,42 @@ class EngineStream(QuicStream):
 
 
 class _Sender(QuicStreamSender):
-    """The sending side of a stream."""
+    """The sending side of a stream.
+
+    What was never sent is one piece, from ``highest_offset`` to the end, and what is acknowledged mostly comes in
+    order: the engine's sets of ranges are made when something gets lost, or is acknowledged out of order.
+    """
 
     _stream_id: int
 
     def __init__(self, table: StreamTable, number: int, writable: bool) -> None:
-        super().__init__(number, writable)
         self._table = table
-        self.opening = False
+        self._stream_id = number
+        self.is_finished = not writable
+        self.buffer_is_empty = True
+        self.opening = self.reset_pending = False
+        self.highest_offset = self._buffer_start = self._buffer_stop = 0
+        self._buffer = bytearray()
+        self._buffer_fin: int | None = None
+        self._reset_error_code: int | None = None
+        self._pending_eof = self._acked_fin = False
+        self._lost: RangeSet | None = None
+        self._early: RangeSet | None = None
+        """What was acknowledged before something in front of it."""
 
-    def write(self, data: bytes, end_stream: bool = False) -> None:
-        super().write(data, end_stream)
+    def write(self, data: Any, end_stream: bool = False) -> None:
+        if self._buffer_fin is not None or self._reset_error_code is not None:
+            raise RuntimeError(f"nothing more can be sent on stream {self._stream_id}")
+        size = len(data)
+        if size:
+            self._buffer += data
+            self._buffer_stop += size
+        elif not end_stream:
+            return
+        if end_stream:
+            self._buffer_fin = self._buffer_stop
+            self._pending_eof = True
+        self.buffer_is_empty = self.opening = False
         self._table.wake(self._stream_id)
 
     def reset(self, error_code: int) -> None:
@@ -97,55 +123,139 @@ class _Sender(QuicStreamSender):
             self.buffer_is_empty = False
             self._table.wake(self._stream_id)
 
+    @property
+    def next_offset(self) -> int:
+        return self.highest_offset if self._lost is None else self._lost[0].start
+
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
-        if self.opening and max_size >= 0:
-            self.opening = False
-            if not len(self._pending) and not self._pending_eof:
-                return QuicStreamFrame(data=b"", offset=0)
-        frame = super().get_frame(max_size, max_offset)
-        if frame is None:
-            if max_size <= 0:
-                self._table.has_filled_a_packet()
-        elif not self._pending_eof and frame.offset + len(frame.data) == self._buffer_stop:
-            self.buffer_is_empty = True  # the engine would find out by asking once more
+        if max_size <= 0:
+            self._table.has_filled_a_packet()
+            if max_size < 0:
+                return None
+        start, stop = self.highest_offset, self._buffer_stop
+        lost = self._lost
+        if lost is not None:
+            start, stop = lost[0].start, lost[0].stop
+        if start == stop:
+            return self._empty_frame()
+        if stop > start + max_size:
+            stop = start + max_size
+        if max_offset is not None and stop > max_offset:
+            stop = max_offset
+        if stop <= start:
+            return None
+        begin = self._buffer_start
+        frame = QuicStreamFrame(bytes(self._buffer[start - begin : stop - begin]), False, start)
+        if lost is not None:
+            lost.subtract(start, stop)
+            if not len(lost):
+                self._lost = None
+        if stop > self.highest_offset:
+            self.highest_offset = stop
+        if stop == self._buffer_fin:
+            frame.fin = True
+            self._pending_eof = False
+        if stop == self._buffer_stop and not self._pending_eof and self._lost is None:
+            self.buffer_is_empty = True
         return frame
 
+    def _empty_frame(self) -> QuicStreamFrame | None:
+        """What there is to say besides data."""
+        self.buffer_is_empty = True
+        if self._pending_eof:
+            self._pending_eof = False
+            return QuicStreamFrame(fin=True, offset=self._buffer_stop)
+        if self.opening:
+            self.opening = False
+            return QuicStreamFrame()
+        return None
+
     def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
-        super().on_data_delivery(delivery, start, stop, fin)
         table = self._table
+        acked = delivery is _ACKED
         if stop - start > SMALLEST_DATAGRAM:
-            if delivery == _ACKED:
+            if acked:
                 table.large_acked = True
             else:
                 table.large_lost = True
-        if delivery == _ACKED:
-            if self.is_finished:
+        if not acked:
+            table.lost_frames += 1
+            self._send_again(start, stop, fin)
+        elif self._reset_error_code is None:
+            if start != self._buffer_start or self._early is not None:
+                stop = self._acknowledged(start, stop)
+            del self._buffer[: stop - self._buffer_start]
+            self._buffer_start = stop
+            if fin:
+                self._acked_fin = True
+            if self._acked_fin and stop == self._buffer_fin:
+                self.is_finished = True
                 table.has_delivered(self._stream_id)
+
+    def _acknowledged(self, start: int, stop: int) -> int:
+        """The end of what is acknowledged without a gap, after this was."""
+        early = self._early
+        if early is None:
+            early = self._early = RangeSet()
+        if stop > start:
+            early.add(start, stop)
+        reached = self._buffer_start
+        if len(early) and early[0].start <= reached:
+            reached = early.shift().stop
+        if not len(early):
+            self._early = None
+        return reached
+
+    def _send_again(self, start: int, stop: int, fin: bool) -> None:
+        """This got lost."""
+        if self._reset_error_code is not None:
             return
-        table.lost_frames += 1
-        if not stop and not fin and not self.highest_offset:
+        if stop > start:
+            if self._lost is None:
+                self._lost = RangeSet()
+            self._lost.add(start, stop)
+        if fin:
+            self._pending_eof = True
+        elif not stop and not self._buffer_stop and self._buffer_fin is None:
             self.opening = True
-            self.buffer_is_empty = False
-        table.wake(self._stream_id)
+        self.buffer_is_empty = False
+        self._table.wake(self._stream_id)
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
         super().on_reset_delivery(delivery)
-        if delivery == _ACKED:
+        if delivery is _ACKED:
             self._table.has_delivered(self._stream_id)
         self._table.wake(self._stream_id)
 
 
 class _Receiver(QuicStreamReceiver):
-    """The receiving side of a stream."""
+    """The receiving side of a stream. What comes in order goes straight up; what does not is the engine's to sort, which
+    needs its buffer then."""
 
     _stream_id: int
 
     def __init__(self, table: StreamTable, number: int, readable: bool) -> None:
-        super().__init__(number, readable)
         self._table = table
-        self.taken = 0
+        self._stream_id = number
+        self.is_finished = not readable
+        self.stop_pending = False
+        self.highest_offset = self._buffer_start = self.taken = 0
+        self._final_size: int | None = None
+        self._stop_error_code: int | None = None
+        self._sorts = False
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
+        data, offset = frame.data, frame.offset
+        if data and offset == self._buffer_start == self.highest_offset and self._final_size is None:
+            self._buffer_start = self.highest_offset = offset + len(data)
+            if frame.fin:
+                self._final_size = self._buffer_start
+                self.is_finished = True
+                self._table.wake(self._stream_id)
+            return events.StreamDataReceived(data, frame.fin, self._stream_id)
+        if not self._sorts:
+            self._sorts = True
+            self._buffer, self._ranges = bytearray(), RangeSet()
         event = super().handle_frame(frame)
         if self.is_finished:
             self._table.wake(self._stream_id)
