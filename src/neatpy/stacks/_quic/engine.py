@@ -27,6 +27,7 @@ from neatpy.stacks._quic.engine_streams import (
     STREAM_WINDOW,
     Credit,
     EngineStream,
+    StreamQueue,
     StreamTable,
 )
 from neatpy.stacks._quic.resets import is_reset
@@ -571,8 +572,7 @@ class Engine(QuicConnection):
 
     @property
     def _streams_queue(self) -> list[QuicStream]:
-        table = self._table
-        active = table.queue()
+        active = self._table.active
         order = self.order
         if order is not None and len(active) > 1:
             active.sort(key=lambda stream: order(stream.stream_id, stream.sender.highest_offset))
@@ -580,7 +580,7 @@ class Engine(QuicConnection):
 
     @_streams_queue.setter
     def _streams_queue(self, active: list[QuicStream]) -> None:
-        self._table.active = active
+        self._table.active = StreamQueue(active)
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         # Most frames are for a stream that is there, or that is the next one of the peer's.

@@ -19,6 +19,8 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 STREAM_WINDOW = 1 << 19
 """Bytes that the peer may send on one stream beyond what the application has taken."""
 
+_STREAM_STEP = STREAM_WINDOW // 4
+
 SMALLEST_DATAGRAM = 1200
 """Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
 
@@ -201,7 +203,7 @@ class _Sender(QuicStreamSender):
             early.add(start, stop)
         reached = self._buffer_start
         if len(early) and early[0].start <= reached:
-            reached = early.shift().stop
+            reached = max(reached, early.shift().stop)
         if not len(early):
             self._early = None
         return reached
@@ -274,15 +276,19 @@ class _Receiver(QuicStreamReceiver):
             self._table.wake(self._stream_id)
 
 
-class _LongQueue(list[Any]):
-    """Many streams that may have something to send, as the engine visits them for each packet. ``full``, set meanwhile,
-    ends the visit: the packet has no room for any more."""
+class StreamQueue(list[Any]):
+    """The streams that may have something to send, as the engine visits them for each packet. ``full``, set meanwhile,
+    ends the visit where there are many: the packet has no room for any more."""
 
     __slots__ = ("full",)
 
     def __iter__(self) -> Iterator[Any]:
+        every = super().__iter__()
+        return every if len(self) < _MANY else self._until_full(every)
+
+    def _until_full(self, every: Iterator[Any]) -> Iterator[Any]:
         self.full = False
-        for stream in super().__iter__():
+        for stream in every:
             yield stream
             if self.full:
                 return
@@ -307,7 +313,7 @@ class StreamTable(dict[int, Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.active: list[Any] = []
+        self.active = StreamQueue()
         """Those that may have something to send; the engine's queue."""
         self.due: dict[int, Any] = {}
         """Those that have credit to announce."""
@@ -320,7 +326,7 @@ class StreamTable(dict[int, Any]):
 
     def add(self, stream: EngineStream) -> None:
         """A stream is open."""
-        self[stream.number] = stream
+        dict.__setitem__(self, stream.number, stream)
         self.active.append(stream)
 
     def adopt(self, stream: Any) -> None:
@@ -340,11 +346,12 @@ class StreamTable(dict[int, Any]):
         return list(self.due.values()) if self.due else _NONE
 
     def pop(self, number: int, *default: Any) -> Any:
-        stream = super().pop(number, *default)
-        self.due.pop(number, None)
+        stream = dict.pop(self, number, *default)
+        if self.due:
+            self.due.pop(number, None)
         receiver = stream.receiver
-        # What nobody took of it counts as taken now.
-        self.connection.grant(receiver.highest_offset - receiver.taken)
+        if receiver.taken < receiver.highest_offset:  # what nobody took of it counts as taken now
+            self.connection.grant(receiver.highest_offset - receiver.taken)
         return stream
 
     def wake(self, number: int) -> None:
@@ -354,17 +361,9 @@ class StreamTable(dict[int, Any]):
             stream.queued = True
             self.active.append(stream)
 
-    def queue(self) -> list[Any]:
-        """Those that may have something to send, for the engine to visit."""
-        active = self.active
-        if len(active) >= _MANY and type(active) is list:
-            active = self.active = _LongQueue(active)
-        return active
-
     def has_filled_a_packet(self) -> None:
         """The engine need not visit the rest before the next packet."""
-        if type(self.active) is _LongQueue:
-            self.active.full = True
+        self.active.full = True
 
     def has_delivered(self, number: int) -> None:
         """The sending side of a stream has come to its end."""
@@ -377,16 +376,20 @@ class StreamTable(dict[int, Any]):
         if stream is not None:
             receiver = stream.receiver
             receiver.taken += size
-            limit = receiver.taken + STREAM_WINDOW
-            if limit - stream.max_stream_data_local >= STREAM_WINDOW // 4 and not receiver.is_finished:
-                stream.max_stream_data_local = limit
-                self.due[number] = stream
+            if not receiver.is_finished:
+                limit = receiver.taken + STREAM_WINDOW
+                if limit - stream.max_stream_data_local >= _STREAM_STEP:
+                    stream.max_stream_data_local = limit
+                    self.due[number] = stream
         self.connection.grant(size)
 
     def prune(self) -> None:
         """Forget those that have nothing to do."""
-        active, self.active = self.active, []
-        for stream in active:
+        active = self.active
+        if not active:
+            return
+        self.active = StreamQueue()
+        for stream in active[:]:
             sender, receiver = stream.sender, stream.receiver
             if (
                 sender.reset_pending
