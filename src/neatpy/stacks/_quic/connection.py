@@ -382,10 +382,10 @@ class QuicTransport(EngineObserver):
 
     def stream_opened(self, stream: int) -> None:
         flow = self.flows.get(stream)
-        if isinstance(flow, QuicFlow):
-            flow.peer_opened()
-        else:
+        if flow is None:
             self.unheard[stream] = None
+        elif isinstance(flow, QuicFlow):
+            flow.peer_opened()
 
     def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
         flow = self.flows.get(stream)
