@@ -26,7 +26,7 @@ from neatpy.errors import (
     TransportServicesError,
 )
 from neatpy.hook import hook
-from neatpy.message import MessageContext
+from neatpy.message import MessageContext, last_context
 from neatpy.receiving import ReceiveQueue
 from neatpy.sending import (
     CONTEXT_REFERENCES,
@@ -339,7 +339,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     ) -> asyncio.Future[MessageContext]:
         """Send a Message or part of one; see ``Connection.send``."""
         size = _size_of(data)
-        given = MessageContext(**message_properties) if context is None else context
+        given = context or _context_with(message_properties)
         future = SendFuture(loop=self._loop)
         future.context, future.size, future.end_of_message = given, size, end_of_message
         queue = self._queue
@@ -358,7 +358,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         except SendError as error:
             self.failed(future, error)
             return future
-        if properties.final and end_of_message:
+        final = end_of_message and properties._values is not None and properties.final
+        if final:
             self._final_accepted = True
         flow = self.flow
         alone = end_of_message and not (queue is not None and queue.blocked_by_open_message)
@@ -370,10 +371,10 @@ class DataPath(ReceiveQueue, FlowObserver):
             and not self._batches
             and self._turns is None
         ):
-            if not size and not flow.preserves_boundaries and not properties.final:
+            if not size and not final and not flow.preserves_boundaries:
                 self._complete(future)  # nothing on a raw stream
             else:
-                self._transmit(flow, Part(data, properties, future))
+                self._transmit(flow, data, properties, future, final=final)
         else:
             self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, future))
             self._flush()
@@ -523,7 +524,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     def hand_down(self) -> tuple[int, bool] | None:
         """Give the Flow the next part; its size, and whether it ends its Message. None if it was refused."""
         flow, part = self.flow, None if self._queue is None else self._queue.next()
-        if flow is None or part is None or not self._transmit(flow, part):
+        if flow is None or part is None or not self._transmit(flow, *part, final=part.final):
             return None
         return part.token.size, part.token.end_of_message
 
@@ -531,7 +532,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         if len(queue) == 1:
             part = queue.next()
             if part is not None:
-                self._transmit(flow, part)
+                self._transmit(flow, *part, final=part.final)
             return part is not None
         flow.cork()
         corked = 0
@@ -540,7 +541,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             while corked < _CORK_LIMIT and flow.writable and (part := queue.next()) is not None:
                 progress = True
                 corked += part.token.size
-                self._transmit(flow, part, corked=True)
+                self._transmit(flow, *part, final=part.final, corked=True)
         finally:
             flow.uncork()
         if self._final_sent:
@@ -579,10 +580,17 @@ class DataPath(ReceiveQueue, FlowObserver):
         for data, future in together or ():
             self._enqueue(Part(data, future.context, future))
 
-    def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> bool:
-        """Give a part to the Flow; False if it was refused."""
-        data, properties, token = part
-        final = token.end_of_message and properties.final
+    def _transmit(
+        self,
+        flow: Flow,
+        data: Data,
+        properties: MessageContext,
+        token: SendFuture,
+        *,
+        final: bool,
+        corked: bool = False,
+    ) -> bool:
+        """Give a part of a Message to the Flow; False if it was refused."""
         try:
             if final and not corked:
                 taken = flow.send_last(data, properties, token)
@@ -736,11 +744,14 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def finished_with(self, data: bytes, context: MessageContext | None) -> None:
         flow = self.flow
-        if flow is not None and not flow.preserves_boundaries and self._over is None:
-            self.received(data, self._final_context(context), True)
-        else:
+        if flow is None or flow.preserves_boundaries or self._over is not None:
             self.received(data, context, False)
-        self.finished()
+            self.finished()
+            return
+        self.peer_finished = True
+        self.received_last(data, context)
+        if hook.active:
+            hook.emit(hook.events.PeerFinished(self._owner))
 
     def closed(self, error: TransportServicesError | None) -> None:
         self._owner.flow_closed(error)
@@ -759,6 +770,12 @@ def _size_of(data: Data) -> int:
         return memoryview(data).nbytes
     except TypeError:
         raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
+
+
+def _context_with(properties: Mapping[str, Any]) -> MessageContext:
+    if properties.get("final") is True and len(properties) == 1:
+        return last_context()
+    return MessageContext(**properties)
 
 
 def _only_sends(_: DataPath) -> ReceiveError:

@@ -17,7 +17,7 @@ from typing import Any
 
 from neatpy.errors import Reason, ReceiveError
 from neatpy.hook import hook
-from neatpy.message import Message, MessageContext
+from neatpy.message import LastOf, Message, MessageContext
 from neatpy.system.turns import Turn, complete, turns
 
 _OVERHEAD = 256
@@ -170,7 +170,7 @@ class ReceiveQueue:
     # From below
 
     def received(
-        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+        self, data: bytes, context: MessageContext | LastOf | None, end_of_message: bool, last: bool = False
     ) -> None:
         """A part of a Message arrived."""
         size = len(data)
@@ -252,7 +252,9 @@ class ReceiveQueue:
         if alone:
             self._waiters = [alone]
 
-    def _context_of_part(self, context: MessageContext | None, end_of_message: bool) -> MessageContext:
+    def _context_of_part(
+        self, context: MessageContext | LastOf | None, end_of_message: bool
+    ) -> MessageContext | LastOf:
         """The context of what goes straight up: a Message, or a part of one of which nothing is kept here."""
         inbound = self._open
         if inbound is not None:
@@ -265,11 +267,12 @@ class ReceiveQueue:
         elif context.origin is None:
             context.origin = self._origin
         if not end_of_message:
+            assert isinstance(context, MessageContext)
             self._open = _Inbound(context)
             self.held += _OVERHEAD
         return context
 
-    def _keep(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def _keep(self, data: bytes, context: MessageContext | LastOf | None, end_of_message: bool) -> None:
         arrived = self._arrived
         if arrived is None:
             arrived = self._arrived = deque()
@@ -285,6 +288,7 @@ class ReceiveQueue:
                 self.held += len(data)
                 self._answer_waiting()
                 return
+            assert isinstance(context, MessageContext)
             inbound = self._open = _Inbound(context)
         if inbound.size == 0 and (not arrived or arrived[-1] is not inbound):
             arrived.append(inbound)
@@ -310,6 +314,15 @@ class ReceiveQueue:
             self._arrived[-1].context.final = True
         if self._waiters:
             self._answer_waiting()
+
+    def received_last(self, data: bytes, context: MessageContext | None) -> None:
+        """What arrived ends the Message that is begun, or is one, and nothing more will come."""
+        if self._open is not None:
+            context = self._open.context
+        if context is not None:
+            context.final = True
+        self.received(data, LastOf(self._origin) if context is None else context, True)
+        self.end_receiving(_peer_has_finished)
 
     def end_receiving(self, error: Callable[[Any], BaseException]) -> None:
         """Receives that nothing is left for fail with what ``error`` makes for this queue; the first end given
@@ -467,18 +480,6 @@ class ReceiveQueue:
     def _make_context(self) -> MessageContext:
         context = MessageContext()
         context.origin = self._origin
-        return context
-
-    def _final_context(self, context: MessageContext | None) -> MessageContext:
-        """The context of a Message that the peer's end of sending ends: the one that is begun, or a new one."""
-        if self._open is not None:
-            context = self._open.context
-        elif context is None:
-            context = self._make_context()
-        if context._values is None:
-            context._values = {"final": True}
-        else:
-            context.final = True
         return context
 
     def _perhaps_resume(self) -> None:

@@ -231,7 +231,7 @@ class _Sender(QuicStreamSender):
 
 
 class _Receiver(QuicStreamReceiver):
-    """The receiving side of a stream. What comes in order goes straight up; what does not is the engine's to sort, which
+    """The receiving side of a stream. What comes in order goes straight up; the rest is the engine's to sort, which
     needs its buffer then."""
 
     _stream_id: int
