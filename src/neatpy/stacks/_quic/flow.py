@@ -324,9 +324,9 @@ class QuicFlow(CarriedFlow):
             self._transport.schedule()
         self.finish()
         if self._delivered:
-            self._transport.loop.call_soon(self._end_if_delivered)
+            self._end_if_delivered()
         else:
-            self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
+            self._linger(LINGER, self._check_linger)
 
     def _discard_held(self) -> None:
         held, self._held = self._held, None
@@ -346,7 +346,7 @@ class QuicFlow(CarriedFlow):
             observer, self.observer = self.observer, UNBOUND
             self._mark_over()
             if not self._peer_finished:
-                self._linger = self._transport.loop.call_later(PEER_LINGER, self._linger_over)
+                self._linger(PEER_LINGER, self._linger_over)
                 self._transport.linger_if_over()
             observer.closed(None)
         self._forget_if_done()
@@ -354,8 +354,8 @@ class QuicFlow(CarriedFlow):
     def _forget_if_done(self) -> None:
         """Once both sides have ended, nothing is left to remember."""
         if self.over and self._delivered and self._peer_finished:
-            if self._linger is not None:
-                self._stop_timer()
+            if self._lingers:
+                self._end_linger()
             self._transport.forget(self)
 
     def _linger_over(self) -> None:
@@ -375,7 +375,7 @@ class QuicFlow(CarriedFlow):
             transport.abandon(self)
             return
         self._last_backlog = backlog
-        self._linger = transport.loop.call_later(LINGER, self._check_linger)
+        self._linger(LINGER, self._check_linger)
 
     def peer_left(self) -> None:
         if self.closing and not self.over and not self.backlog():
@@ -405,7 +405,8 @@ class QuicFlow(CarriedFlow):
         """The connection is over. That is well if the peer has said all it had to say, and has all of ours."""
         self._gone = True
         if self.over:
-            self._stop_timer()
+            if self._lingers:
+                self._end_linger()
             return
         engine = self._transport.engine
         unheard = self._rests is not None or (self._can_send and engine.undelivered(self.stream))
