@@ -270,9 +270,10 @@ class Connection:
         if (
             future is None or future.cancelled()
         ):  # by ``wait_for``, say: that ends the waiting, not the closing
-            begun = future is not None
             future = self._closed_future = self._loop.create_future()
-            if not begun or self._state is _CLOSED:
+            if self._state is _CLOSED:
+                future.set_result(None)
+            else:
                 self._begin_closing()
         return future
 
@@ -533,9 +534,7 @@ class Connection:
                 waiter.set_result(None)
 
     def _begin_closing(self) -> None:
-        if self._state is _CLOSED:
-            assert self._closed_future is not None
-            self._closed_future.set_result(None)
+        if self._state is _CLOSING or self._state is _CLOSED:
             return
         if self._path.flow is None and not self._path.has_unsent:
             self._establishment_failed(
@@ -589,6 +588,8 @@ class Connection:
             self._call_soon("on_connection_error", self, error)
         if self._closed_future is not None:
             settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
+        if self._listener is not None:
+            self._listener._has_ended(self)
 
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
         from neatpy.changes import change_endpoints
