@@ -54,7 +54,7 @@ class Credit(Limit):
 
 
 class EngineStream(QuicStream):
-    """One stream, which says when one of its sides has something to do. ``queued``: the table knows that it may."""
+    """One stream, which says when one of its sides has something to do."""
 
     def __init__(
         self,
@@ -72,11 +72,10 @@ class EngineStream(QuicStream):
         self.max_stream_data_remote = remote_credit
         self.receiver = _Receiver(table, number, readable)
         self.sender = _Sender(table, number, writable)
-        self.queued = True
 
 
 class _Sender(QuicStreamSender):
-    """The sending side of a stream.
+    """The sending side of a stream. ``queued``: the table knows that the stream may have something to do.
 
     What was never sent is one piece, from ``highest_offset`` to the end, and what is acknowledged mostly comes in
     order: the engine's sets of ranges are made when something gets lost, or is acknowledged out of order.
@@ -90,6 +89,7 @@ class _Sender(QuicStreamSender):
         self.is_finished = not writable
         self.buffer_is_empty = True
         self.opening = self.reset_pending = False
+        self.queued = True
         self.highest_offset = self._buffer_start = self._buffer_stop = 0
         self._buffer = bytearray()
         self._buffer_fin: int | None = None
@@ -112,7 +112,8 @@ class _Sender(QuicStreamSender):
             self._buffer_fin = self._buffer_stop
             self._pending_eof = True
         self.buffer_is_empty = self.opening = False
-        self._table.wake(self._stream_id)
+        if not self.queued:
+            self._table.wake(self._stream_id)
 
     def reset(self, error_code: int) -> None:
         super().reset(error_code)
@@ -246,15 +247,22 @@ class _Receiver(QuicStreamReceiver):
         self._stop_error_code: int | None = None
         self._sorts = False
 
+    def continues_at(self, offset: int) -> bool:
+        """Whether data that begin here are the next ones, and nothing else is known of what follows."""
+        return offset == self._buffer_start == self.highest_offset and self._final_size is None
+
+    def take(self, data: bytes, last: bool) -> events.StreamDataReceived:
+        """The next data came, and no others have yet."""
+        self._buffer_start = self.highest_offset = self.highest_offset + len(data)
+        if last:
+            self._final_size = self._buffer_start
+            self.is_finished = True
+            self._table.wake(self._stream_id)
+        return events.StreamDataReceived(data, last, self._stream_id)
+
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
-        data, offset = frame.data, frame.offset
-        if data and offset == self._buffer_start == self.highest_offset and self._final_size is None:
-            self._buffer_start = self.highest_offset = offset + len(data)
-            if frame.fin:
-                self._final_size = self._buffer_start
-                self.is_finished = True
-                self._table.wake(self._stream_id)
-            return events.StreamDataReceived(data, frame.fin, self._stream_id)
+        if frame.data and self.continues_at(frame.offset):
+            return self.take(frame.data, frame.fin)
         if not self._sorts:
             self._sorts = True
             self._buffer, self._ranges = bytearray(), RangeSet()
@@ -297,7 +305,7 @@ class StreamQueue(list[Any]):
         """Have those visited again for the next packet that were served for this one and have more to send."""
         for stream in served:
             if stream.sender.buffer_is_empty:
-                stream.queued = False
+                stream.sender.queued = False
             else:
                 self.append(stream)
 
@@ -334,7 +342,6 @@ class StreamTable(dict[int, Any]):
         number = stream.stream_id
         stream.sender = _Sender(self, number, not stream.sender.is_finished)
         stream.receiver = _Receiver(self, number, not stream.receiver.is_finished)
-        stream.queued = True
 
     def __setitem__(self, number: int, stream: Any) -> None:
         if type(stream) is not EngineStream:
@@ -357,8 +364,8 @@ class StreamTable(dict[int, Any]):
     def wake(self, number: int) -> None:
         """A stream may have something to send."""
         stream = self.get(number)
-        if stream is not None and not stream.queued:
-            stream.queued = True
+        if stream is not None and not stream.sender.queued:
+            stream.sender.queued = True
             self.active.append(stream)
 
     def has_filled_a_packet(self) -> None:
@@ -399,4 +406,4 @@ class StreamTable(dict[int, Any]):
             ):
                 self.active.append(stream)
             else:
-                stream.queued = False
+                sender.queued = False
