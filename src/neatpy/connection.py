@@ -492,7 +492,7 @@ class Connection:
             hook.emit(hook.events.Ready(self, stack=flow.stack.name, remote=flow.remote_address))
         if self._ready is not None:
             self._wake_waiters()
-        if self._listener is None:
+        if self.on_ready is not None and self._listener is None:
             self._fire("on_ready", self)
         if attempt is None:
             flow.observer = self._path
@@ -581,7 +581,8 @@ class Connection:
         elif error is None:
             if hook.active:
                 hook.emit(hook.events.Closed(self))
-            self._call_soon("on_closed", self)
+            if self.on_closed is not None:
+                self._call_soon("on_closed", self)
         else:
             if hook.active:
                 hook.emit(hook.events.ConnectionFailed(self, error=error))

@@ -142,7 +142,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     flow: Flow | None
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, intent: Intent) -> None:
-        super().__init__(loop, intent.receive_limit, owner)
+        ReceiveQueue.__init__(self, loop, intent.receive_limit, owner)
         self._owner = owner
         self.flow = None
         self._direct: Flow | None = None
@@ -280,9 +280,11 @@ class DataPath(ReceiveQueue, FlowObserver):
     def drain(self) -> None:
         """No more sends and receives; what waits to be sent is delivered, then the Flow closes."""
         self._draining = self._deaf = True
-        self.discard_arrived()
+        if self._arrived is not None or self._open is not None:
+            self.discard_arrived()
         self.end_receiving(_closed_here)
-        self._perhaps_resume()
+        if self._paused:
+            self._perhaps_resume()
         self._batches = 0
         if self._queue or self._together is not None or self._turns is not None or self.flow is None:
             self._flush()
@@ -310,9 +312,10 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._expiry = None
         if self._turns is not None:
             self._turns.remove(self)
-        in_flight, self._in_flight = self._in_flight, None
-        for token in in_flight or ():
-            self.failed(token, SendError(str(error), error.reason))
+        if self._in_flight is not None:
+            in_flight, self._in_flight = self._in_flight, None
+            for token in in_flight:
+                self.failed(token, SendError(str(error), error.reason))
         if self._queue is not None:
             for token in self._queue.clear():
                 self.failed(token, SendError(str(error), error.reason, token.context))
@@ -352,24 +355,28 @@ class DataPath(ReceiveQueue, FlowObserver):
                 queue.end_given_up(given)
             self.expired(future)
             return future
+        direct = self._direct  # if there is one, then nothing waits, is begun or has ended
+        properties = given
         try:
-            properties = self._effective(context, given, message_properties)
-            self._check(future, properties, partial_without_context=context is None and not end_of_message)
+            if context is not None or self._defaults is not None:
+                properties = self._effective(context, given, message_properties)
+            if direct is None or not end_of_message:
+                self._check(future, partial_without_context=context is None and not end_of_message)
+            explicit = properties._values
+            if explicit and ("msg_reliable" in explicit or "safely_replayable" in explicit):
+                self._check_against_connection(explicit, given)
         except SendError as error:
             self.failed(future, error)
             return future
-        final = end_of_message and properties._values is not None and properties.final
+        final = end_of_message and explicit is not None and explicit.get("final") is True
         if final:
             self._final_accepted = True
-        flow = self.flow
-        alone = end_of_message and not (queue is not None and queue.blocked_by_open_message)
+        flow = self.flow if direct is None else direct
         if (
-            flow is not None
+            end_of_message
+            and flow is not None
             and flow.writable
-            and alone
-            and not queue
-            and not self._batches
-            and self._turns is None
+            and (direct is not None or self._nothing_stands_before)
         ):
             if not size and not final and not flow.preserves_boundaries:
                 self._complete(future)  # nothing on a raw stream
@@ -380,14 +387,19 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._flush()
         return future
 
+    @property
+    def _nothing_stands_before(self) -> bool:
+        """Whether a whole Message may leave at once."""
+        queue = self._queue
+        waits = queue is not None and (bool(queue) or queue.blocked_by_open_message)
+        return not waits and not self._batches and self._turns is None
+
     def _effective(
         self, context: MessageContext | None, given: MessageContext, overrides: Mapping[str, Any]
     ) -> MessageContext:
         """The Message Properties that act: the Connection's defaults, the context's, those of this call; a copy, so
         that a later change of the context has no effect on this Message."""
         if self._defaults is None:
-            if context is None:
-                return given  # nobody else has it before it was sent
             properties = given.copy()
         else:
             properties = self._defaults.copy()
@@ -397,7 +409,7 @@ class DataPath(ReceiveQueue, FlowObserver):
                 properties.set(name, value)
         return properties
 
-    def _check(self, token: SendFuture, properties: MessageContext, *, partial_without_context: bool) -> None:
+    def _check(self, token: SendFuture, *, partial_without_context: bool) -> None:
         """Refuse what cannot be sent, with the reason (RFC 9622 sections 9.1.3 and 9.2.2.3)."""
         context = token.context
         if self._over is not None:
@@ -418,9 +430,6 @@ class DataPath(ReceiveQueue, FlowObserver):
                 Reason.INVALID_MESSAGE_PROPERTIES,
                 context,
             )
-        explicit = properties._values
-        if explicit and ("msg_reliable" in explicit or "safely_replayable" in explicit):
-            self._check_against_connection(explicit, context)
 
     def _check_against_connection(self, explicit: Mapping[str, object], context: MessageContext) -> None:
         reliable = explicit.get("msg_reliable")
