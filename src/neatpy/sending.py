@@ -100,6 +100,11 @@ class Part:
         """Whether this is the whole Message or its last part."""
         return self.token.end_of_message
 
+    @property
+    def final(self) -> bool:
+        """Whether nothing is to be sent after it."""
+        return self.token.end_of_message and self.properties.final
+
 
 class _Waiting:
     """A Message of which at least one part waits, or that is still open: more parts of it will be sent."""

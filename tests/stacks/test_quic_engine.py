@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("aioquic")
 
+from aioquic import tls
+from aioquic.quic.connection import QuicReceiveContext
 from quic_tools import AUTHORITY, CLIENT, DELAY, End, Lossy, Network, arrives, payload, transfer
 
 from neatpy.enumerations import Scheduler
@@ -522,6 +524,19 @@ def test_streams_have_the_shares_that_the_scheduler_gives_them(
 
 
 # Ends
+
+
+def test_data_of_a_stream_that_is_over_do_not_hide_what_follows_them() -> None:
+    network = Network().shake()
+    transfer(network, 10)
+    server = network.server
+    network.run(lambda: not server.engine.knows(0))
+    late, new = b"\x0b\x00\x04late", b"\x0b\x04\x03new"  # STREAM frames of streams 0 and 4
+    path = server.engine._network_paths[0]
+    packet = QuicReceiveContext(tls.Epoch.ONE_RTT, b"", path, None, network.now, None)
+    server.engine._payload_received(packet, late + new)
+    server.engine.tell(server)
+    assert (bytes(server.data[4]), 4 in server.ended) == (b"new", True)
 
 
 def test_the_packet_that_closes_says_what_has_come() -> None:

@@ -139,7 +139,7 @@ async def test_the_end_of_an_empty_stream_is_an_error(receives: Receives) -> Non
 async def test_whole_messages_are_still_delivered_after_a_failure(receives: Receives) -> None:
     receives.come(b"in time", True)
     receives.come(b"half of", False)
-    receives.queue.end_receiving(lambda: ReceiveError("reset", Reason.CONNECTION_ABORTED))
+    receives.queue.end_receiving(lambda _: ReceiveError("reset", Reason.CONNECTION_ABORTED))
     assert bytes(receives.now()) == b"in time"
     with pytest.raises(ReceiveError) as caught:
         await receives.ask()

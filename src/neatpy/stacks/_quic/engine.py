@@ -28,6 +28,7 @@ from neatpy.stacks._quic.engine_streams import (
     STREAM_WINDOW,
     Credit,
     EngineStream,
+    StreamQueue,
     StreamTable,
 )
 from neatpy.stacks._quic.pacing import Pacer
@@ -47,6 +48,7 @@ _MTU_PROBES = 3
 _LOST_BURSTS, _UNANSWERED = 3, 2
 _RANGES_WITH_CLOSE = 32
 _ACKED = QuicDeliveryState.ACKED
+_IS_LAST, _HAS_LENGTH, _HAS_OFFSET = 1, 2, 4  # in the type of a STREAM frame (RFC 9000 section 19.8)
 
 # What a stranger sends is nothing to print on a program's standard error, unless the program sets logging up.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -349,8 +351,9 @@ class Engine(QuicConnection):
 
     def may_open(self, unidirectional: bool) -> bool:
         """Whether the peer lets us open one more stream now."""
-        limit = self._remote_max_streams_uni if unidirectional else self._remote_max_streams_bidi
-        return bool(self.get_next_available_stream_id(unidirectional) // 4 < limit)
+        if unidirectional:
+            return bool(self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni)
+        return bool(self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi)
 
     def open_stream(self, unidirectional: bool) -> int:
         """The number of a new stream of our own. The peer hears of it with its first byte, or ``announce``; what
@@ -587,8 +590,7 @@ class Engine(QuicConnection):
 
     @property
     def _streams_queue(self) -> list[QuicStream]:
-        table = self._table
-        active = table.queue()
+        active = self._table.active
         order = self.order
         if order is not None and len(active) > 1:
             active.sort(key=lambda stream: order(stream.stream_id, stream.sender.highest_offset))
@@ -596,7 +598,7 @@ class Engine(QuicConnection):
 
     @_streams_queue.setter
     def _streams_queue(self, active: list[QuicStream]) -> None:
-        self._table.active = active
+        self._table.active = StreamQueue(active)
 
     def _write_application(self, builder: QuicPacketBuilder, network_path: Any, now: float) -> None:
         self._pacer.builder = builder
@@ -618,6 +620,33 @@ class Engine(QuicConnection):
         table.add(opened)
         table.opened.append(stream_id)
         return opened
+
+    def _handle_stream_frame(self, context: Any, frame_type: int, buf: Any) -> None:
+        # Most data are the next ones of their stream, and within the credit that we gave: they need none of the
+        # engine's other care.
+        begin = buf.tell()
+        number = buf.pull_uint_var()
+        offset = buf.pull_uint_var() if frame_type & _HAS_OFFSET else 0
+        size = buf.pull_uint_var() if frame_type & _HAS_LENGTH else buf.capacity - buf.tell()
+        if size and not number & 2 and self._quic_logger is None:
+            data = buf.pull_bytes(
+                size
+            )  # now, since a stream that is over makes the engine go on after the frame
+            stream: Any = self._table.get(number)
+            if stream is None:
+                stream = self._get_or_create_stream(frame_type, number)
+            credit = self._local_max_data
+            used = credit.used + size
+            if (
+                offset + size <= stream.max_stream_data_local
+                and used <= credit.value
+                and stream.receiver.continues_at(offset)
+            ):
+                credit.used = used
+                self._events.append(stream.receiver.take(data, bool(frame_type & _IS_LAST)))
+                return
+        buf.seek(begin)
+        super()._handle_stream_frame(context, frame_type, buf)
 
     def _initialize(self, peer_cid: bytes) -> None:
         if self._spaces:
