@@ -86,6 +86,15 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     import asyncio
 
     try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        main.close()
+        raise RuntimeError(
+            "neatpy.run() cannot be called from a running event loop: await the coroutine there"
+        )
+    try:
         from uvloop import new_event_loop
     except ImportError:
         return asyncio.run(main, debug=debug)

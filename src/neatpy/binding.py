@@ -72,7 +72,8 @@ async def bind(intent: Intent, accepted: Accepted, refused: Refused) -> Binding:
     """Bind everything; ``refused`` is told of each handshake that does not succeed later.
 
     Raises EstablishmentError: NO_CANDIDATES or INVALID_CONFIGURATION when no stack is eligible, RESOLUTION_FAILED for
-    names, ESTABLISHMENT_FAILED with every address that could not be bound."""
+    names, ESTABLISHMENT_FAILED with every address that could not be bound, POLICY_PROHIBITED if it is not allowed.
+    """
     stacks, plain, ruled_out = _eligible(intent)
     wanted = await _wanted(intent)
     admission = await _Admission.of(intent.remotes)
@@ -258,4 +259,5 @@ def _nothing_to_listen_on(
 def _cannot_listen(stack: Stack, address: Address, error: OSError) -> EstablishmentError:
     why = os.strerror(error.errno) if error.errno else str(error)
     place = f"{stack.name} on {address}"
-    return EstablishmentError(f"cannot listen: {why}", Reason.ESTABLISHMENT_FAILED, [Attempted(place, error)])
+    reason = Reason.POLICY_PROHIBITED if isinstance(error, PermissionError) else Reason.ESTABLISHMENT_FAILED
+    return EstablishmentError(f"cannot listen: {why}", reason, [Attempted(place, error)])

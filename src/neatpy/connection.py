@@ -219,6 +219,8 @@ class Connection:
         """The next Message; ends when the peer is done, raises ConnectionError when the Connection broke.
 
         One above ``_neatpy.receive_limit`` (4 MiB by default) comes in parts, as from ``receive``."""
+        if get_ident() != self._thread:
+            raise RuntimeError(_OTHER_THREAD)
         message = self._path.take_whole()
         return self._path.request(ITERATING, None) if message is None else _at_hand(message)
 

@@ -28,7 +28,15 @@ from neatpy.errors import (
 from neatpy.hook import hook
 from neatpy.message import MessageContext, last_context
 from neatpy.receiving import ReceiveQueue
-from neatpy.sending import OWN_REFERENCES, Part, SendFuture, SendQueue, getrefcount
+from neatpy.sending import (
+    OWN_REFERENCES,
+    Part,
+    SendFuture,
+    SendQueue,
+    bytes_like,
+    check_context,
+    getrefcount,
+)
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -308,6 +316,10 @@ class DataPath(ReceiveQueue, FlowObserver):
             in_flight, self._in_flight = self._in_flight, None
             for token in in_flight:
                 self.failed(token, SendError(str(error), error.reason))
+        self._batches = 0
+        together, self._together = self._together, None
+        for _, token in together or ():
+            self.failed(token, SendError(str(error), error.reason, token.context))
         if self._queue is not None:
             for token in self._queue.clear():
                 self.failed(token, SendError(str(error), error.reason, token.context))
@@ -333,8 +345,11 @@ class DataPath(ReceiveQueue, FlowObserver):
         message_properties: Mapping[str, Any],
     ) -> asyncio.Future[MessageContext]:
         """Send a Message or part of one; see ``Connection.send``."""
-        size = _size_of(data)
-        given = context or _context_with(message_properties)
+        if type(data) is not bytes:
+            data = bytes_like(data)
+        size = len(data)
+        check_context(context)
+        given = _context_with(message_properties) if context is None else context
         future = SendFuture(loop=self._loop)
         future.context, future.size, future.end_of_message = given, size, end_of_message
         queue = self._queue
@@ -467,7 +482,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     def _flush(self) -> None:
         """Send what waits, as far as the Flow takes it, and find out whether sends may go straight from now on."""
         flow = self.flow
-        if flow is None or self._batches:
+        if flow is None or self._batches or self._over is not None:
             return
         if self._turns is not None:
             self._expire_what_is_over()
@@ -764,17 +779,6 @@ class DataPath(ReceiveQueue, FlowObserver):
 
 _E = TypeVar("_E", bound=BaseException)
 _WANTED = (Preference.REQUIRE, Preference.PREFER)
-
-
-def _size_of(data: Data) -> int:
-    if type(data) is bytes:
-        return len(data)
-    if isinstance(data, str):
-        raise TypeError("send takes bytes-like data, not str: encode it first")
-    try:
-        return memoryview(data).nbytes
-    except TypeError:
-        raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
 
 
 def _context_with(properties: Mapping[str, Any]) -> MessageContext:

@@ -101,7 +101,9 @@ class _Endpoint:
     def with_protocol(self: _E, protocol: str) -> _E:
         """Make the endpoint one for this protocol stack only, by its name, such as ``quic`` or ``tls/tcp``."""
         _check_type("a protocol", protocol, str)
-        if not protocol or protocol != protocol.strip():
+        if not (
+            protocol.isascii() and protocol.isprintable() and " " not in protocol and all(protocol.split("/"))
+        ):
             raise ValueError(f"a protocol is the name of a stack such as tls/tcp, not {protocol!r}")
         return self._once("protocol", protocol.lower())
 

@@ -199,13 +199,17 @@ class Listener:
         have ``grace`` seconds to return (None: as long as they take); then they are cancelled. Cancelling ``serve``
         stops the Listener and cancels the handlers at once. Raises EstablishmentError when the Listener could not
         listen, RuntimeError if it is served already, and at once TypeError for a handler that cannot be called or is a
-        generator function.
+        generator function, and TypeError or ValueError for a grace that is none.
         """
         self._check_loop()
         if not callable(handler):
             raise TypeError(f"serve takes an async function of one Connection, not {handler!r}")
         if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
             raise TypeError(f"serve takes an async function that does not yield, not {handler!r}")
+        if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int | float)):
+            raise TypeError(f"grace is a number of seconds or None, not {grace!r}")
+        if grace is not None and not grace >= 0:
+            raise ValueError(f"grace is at least 0 seconds, not {grace!r}")
         return self._serve(handler, grace)
 
     async def _serve(self, handler: Callable[[Connection], Awaitable[object]], grace: float | None) -> None:
@@ -314,15 +318,22 @@ class Listener:
         try:
             self._binding = await bind(self._intent, self._accepted, self._refused)
         except EstablishmentError as error:
-            self._error = error
-            if hook.active:
-                hook.emit(hook.events.EstablishmentFailed(self, error=error))
-            self._loop.call_soon(self._call_establishment_error, error, context=self._context)
+            self._failed(error)
+        except Exception as error:  # a stack's own mistake is not to keep those waiting who wait for this
+            failed = EstablishmentError(f"cannot listen: {error!r}", Reason.ESTABLISHMENT_FAILED)
+            failed.__cause__ = error
+            self._failed(failed)
         else:
             if hook.active:
                 hook.emit(hook.events.Listening(self, endpoints=self._binding.places))
         self._task = None
         self._wake_waiters()
+
+    def _failed(self, error: EstablishmentError) -> None:
+        self._error = error
+        if hook.active:
+            hook.emit(hook.events.EstablishmentFailed(self, error=error))
+        self._loop.call_soon(self._call_establishment_error, error, context=self._context)
 
     def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []

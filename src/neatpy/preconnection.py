@@ -200,11 +200,15 @@ class Preconnection:
         early: bytes | None = None
         if first is not None:
             from neatpy.early import early_data
+            from neatpy.sending import bytes_like, check_context
 
-            early = early_data(intent, *first)
-        connection._establish_soon(self._request_for(connection, intent, loop, timeout, action, early))
+            data, context = first
+            check_context(context)
+            early = early_data(intent, bytes_like(data), context)
+        request = self._request_for(connection, intent, loop, timeout, action, early)
         if first is not None:
             connection.initial_send = connection._send_first(*first)
+        connection._establish_soon(request)
         return connection
 
     def _request_for(

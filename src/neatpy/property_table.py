@@ -215,7 +215,10 @@ def _number_or_none(value: Any) -> float | None:
         return None
     if _number(value) == math.inf:
         raise ValueError
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError from None
 
 
 def _coverage(value: Any) -> float:

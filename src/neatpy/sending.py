@@ -55,6 +55,23 @@ def settle(future: asyncio.Future[Any], error: BaseException | None) -> None:
         future._log_traceback = False
 
 
+def bytes_like(data: Data) -> Data:
+    """What is to be sent, with one byte for each item, as all below take it. Raises TypeError for what is no bytes."""
+    if isinstance(data, str):
+        raise TypeError("send takes bytes-like data, not str: encode it first")
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
+    return data if view.itemsize == view.ndim == 1 and view.contiguous else view.tobytes()
+
+
+def check_context(context: object) -> None:
+    """Raise TypeError for what is no context."""
+    if context is not None and not isinstance(context, MessageContext):
+        raise TypeError(f"context is a MessageContext or None, not {context!r}")
+
+
 class _Kept:
     """Stands for a data path in :func:`_own_references`."""
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from api.loopback import BOTH_LOOPS, blocked, length_framed, pair, stream
-from neatpy import Connection, MessageContext, Reason, SendError
+from neatpy import Connection, MessageContext, Reason, ReceiveError, SendError
 from neatpy.framers import LengthPrefixFramer
 
 pytestmark = BOTH_LOOPS
@@ -88,3 +88,33 @@ async def _until(connection: Connection, last: bytes) -> AsyncIterator[bytes]:
         yield bytes(message)
         if bytes(message) == last:
             return
+
+
+@pytest.mark.parametrize("framers", [[], length_framed()], ids=["raw", "framed"])
+async def test_a_batch_of_a_connection_that_ends_is_answered(framers: list[LengthPrefixFramer]) -> None:
+    async with pair(framers=framers) as (client, _):
+        with client.batch():
+            inside = client.send(b"one"), client.send(b"two")
+            client.abort()
+        for sent in inside:
+            with pytest.raises(SendError) as caught:
+                await sent
+            assert caught.value.reason is Reason.LOCAL_ABORT
+
+
+async def test_a_batch_that_is_open_when_the_peer_aborts_is_answered() -> None:
+    async with pair() as (client, server):
+        gone = client.receive()
+        waiting: list[asyncio.Future[MessageContext]] = []
+
+        def send_in_a_batch(_: object) -> None:
+            client.start_batch()
+            waiting.append(client.send(b"too late"))
+
+        gone.add_done_callback(send_in_a_batch)
+        server.abort()
+        with pytest.raises(ReceiveError):
+            await gone
+        with pytest.raises(SendError) as caught:
+            await waiting[0]
+        assert caught.value.reason is Reason.CONNECTION_ABORTED

@@ -37,6 +37,7 @@ from neatpy import (
     RemoteEndpoint,
     SecurityParameters,
     SendError,
+    TransportProperties,
 )
 from neatpy.stacks.contract import Availability
 from neatpy.stacks.dtls import DtlsStack
@@ -102,6 +103,7 @@ async def test_calls_from_another_thread_raise() -> None:
                 connection.start_batch,
                 connection.end_batch,
                 connection.__aiter__,
+                connection.__anext__,
                 lambda: asyncio.run(ready(connection)),
             )
             for action in actions:
@@ -391,3 +393,28 @@ async def _ready(connection: Connection) -> Connection:
 def port_of_local(connection: Connection) -> Any:
     assert connection.local_endpoint is not None
     return connection.local_endpoint.port
+
+
+@pytest.mark.parametrize(("data", "context"), [("text", None), (b"data", "context"), (None, None)])
+async def test_a_first_message_that_can_be_none_connects_to_nobody(data: Any, context: Any) -> None:
+    with PlainServer() as server:
+        with pytest.raises(TypeError):
+            going_to(server.port).initiate_with_send(data, context)
+        connection = await going_to(server.port).initiate()
+        peer = await server.accept()
+        await connection.send(b"the first to come")
+        assert await peer.receive(17) == b"the first to come"
+        connection.abort()
+
+
+async def test_what_the_system_does_not_allow_is_prohibited_by_policy() -> None:
+    datagrams = Preconnection(
+        remote=RemoteEndpoint(
+            "255.255.255.255", 9, protocol="udp"
+        ),  # broadcast, which sockets are not allowed
+        properties=TransportProperties.unreliable_datagram(),
+        security=SecurityParameters.disabled(),
+    )
+    with pytest.raises(EstablishmentError) as caught:
+        await datagrams.initiate(timeout=5)
+    assert caught.value.reason is Reason.POLICY_PROHIBITED

@@ -627,3 +627,13 @@ async def test_serve_waits_until_what_its_handlers_sent_is_delivered() -> None:
         assert len(await peer.receive_to_end()) == size - 1
         await asyncio.wait_for(serving, 5)
         peer.close()
+
+
+@pytest.mark.parametrize("grace", ["x", True, -1, float("nan")])
+async def test_a_grace_that_is_none_is_an_error_at_once(grace: Any) -> None:
+    async def handler(connection: Connection) -> None:
+        """Never called."""
+
+    async with listening_on().listen() as listener:
+        with pytest.raises((TypeError, ValueError), match="grace"):
+            await listener.serve(handler, grace=grace)

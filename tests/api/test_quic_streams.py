@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import gc
 import socket
@@ -553,3 +554,12 @@ async def test_a_clone_that_sends_at_once_is_told_ready_once_whenever_the_handle
         await until(lambda: len(told) == 2)
         await asyncio.gather(early, late)
         assert sorted(told) == ["early", "late"]
+
+
+async def test_wider_items_count_as_their_bytes() -> None:
+    async with pair() as (client, server):
+        numbers = array.array("I", [1, 2])
+        await client.send(numbers)  # type: ignore[arg-type]
+        assert bytes(await server.receive(min_incomplete_length=8)) == numbers.tobytes()
+        await client.send(memoryview(b"s.t.r.i.d.e.d.")[::2])
+        assert bytes(await server.receive(min_incomplete_length=7)) == b"strided"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import socket
@@ -382,3 +383,17 @@ async def test_many_large_messages_at_once_on_many_streams_all_arrive() -> None:
         assert got == set(range(150))
         client.abort_group()
         first.abort_group()
+
+
+async def test_a_lifetime_or_keep_alive_beyond_what_the_library_counts_is_as_good_as_endless() -> None:
+    async with pair() as (client, server):
+        client.set_property("keep_alive_timeout", 1e9)
+        await client.send(b"lasting", msg_lifetime=1e9)
+        assert bytes(await receive(server)) == b"lasting"
+
+
+async def test_wider_items_count_as_their_bytes() -> None:
+    async with pair() as (client, server):
+        numbers = array.array("I", [1, 2])
+        await client.send(numbers)  # type: ignore[arg-type]
+        assert bytes(await receive(server)) == numbers.tobytes()

@@ -436,3 +436,10 @@ async def _refused(connection: Connection) -> None:
     assert future.done()
     assert isinstance(future.exception(), SendError)
     await turns(1)
+
+
+@pytest.mark.parametrize("wrong", ["context", {}, 5, MessageContext])
+async def test_a_context_of_another_kind_is_a_type_error(wrong: Any) -> None:
+    async with to_plain_peer() as (connection, _):
+        with pytest.raises(TypeError, match="MessageContext"):
+            connection.send(b"data", wrong)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from api.loopback import PlainServer, going_to, until
+from api.loopback import PlainServer, going_to, pair, stream, until
 from neatpy import Connection, ConnectionError, Message, MessageContext, Reason, ReceiveError, SendError
 from neatpy.stacks._stream import StreamFlow
 from neatpy.system.streams import open_streams
@@ -233,3 +233,11 @@ def test_the_sockets_of_a_loop_that_ends_amid_a_close_are_closed_without_a_word(
             runner.run(leave(server.getsockname()[1]))
         gc.collect()
         assert found[0].fileno() == -1
+
+
+@pytest.mark.parametrize("rate", [2.0**70, 1e300])
+async def test_a_rate_beyond_what_the_kernel_counts_is_as_good_as_none(rate: float) -> None:
+    async with pair(stream(max_send_rate=rate)) as (client, server):
+        client.set_property("max_send_rate", rate)
+        await client.send(b"quick")
+        assert bytes(await server.receive(min_incomplete_length=5)) == b"quick"

@@ -18,6 +18,7 @@ from neatpy import (
     CloneError,
     Connection,
     ConnectionState,
+    EstablishmentError,
     Listener,
     Preconnection,
     PropertyError,
@@ -221,3 +222,20 @@ async def test_a_stream_ends_alone() -> None:
         assert client.grouped_connections == {client}
         client.send(b"on")
         assert bytes(await server.receive()) == b"on"
+
+
+async def test_whatever_a_stack_raises_when_it_is_to_listen_ends_the_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def listen(*_: object) -> object:
+        raise LookupError("no loft")
+
+    monkeypatch.setattr(type(registry.stacks()["pigeon"]), "listen", listen)
+    listener = listening_on(wanted()).listen()
+    with pytest.raises(EstablishmentError, match="no loft") as caught:
+        await asyncio.wait_for(_listening(listener), 5)
+    assert isinstance(caught.value.__cause__, LookupError)
+
+
+async def _listening(listener: Listener) -> Listener:
+    return await listener

@@ -389,3 +389,9 @@ def test_an_endpoint_shows_what_it_has() -> None:
 def test_misspelt_attributes_are_refused() -> None:
     with pytest.raises(AttributeError):
         RemoteEndpoint().host_name = "example.com"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "tls//tcp", "/tcp", "tcp/", "tcp\0", "t\u00fcp"])
+def test_a_protocol_that_can_be_no_name_of_a_stack_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name of a stack"):
+        RemoteEndpoint().with_protocol(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import neatpy
 
 LIGHT = """
@@ -66,3 +68,14 @@ def test_the_public_modules_are_loaded_when_they_are_first_used() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("[]\nEvent DelimiterFramer\n", "")
     assert {"framers", "trace"} <= set(dir(neatpy))
+
+
+def test_run_inside_a_loop_says_so_and_leaves_nothing_behind() -> None:
+    async def nothing() -> None:
+        """Never runs."""
+
+    async def inside() -> None:
+        neatpy.run(nothing())
+
+    with pytest.raises(RuntimeError, match="running event loop"):
+        neatpy.run(inside())

@@ -281,7 +281,7 @@ WRONG_TYPE: list[tuple[str, list[Any]]] = [
 OUT_OF_RANGE: list[tuple[str, list[Any]]] = [
     *((name, ["", "must", "required"]) for name in PREFERENCES),
     *((name, [0, -1, 0.0, math.nan, -math.inf]) for name in (*RATES, "msg_lifetime")),
-    *((name, [0, -1, math.nan, math.inf]) for name in ("conn_timeout", "keep_alive_timeout")),
+    *((name, [0, -1, math.nan, math.inf, 10**400]) for name in ("conn_timeout", "keep_alive_timeout")),
     *((name, [-1]) for name in ("conn_priority", "msg_priority", "recv_checksum_len", "msg_checksum_len")),
     *((name, [0, -1]) for name in ("group_conn_limit", "tcp.user_timeout_value", "_neatpy.receive_limit")),
     ("_neatpy.encapsulation_port", [0, 65536]),

@@ -67,4 +67,6 @@ def _reason(what: Candidate | str, error: BaseException) -> Reason:
         return error.reason
     if not isinstance(what, Candidate):
         return Reason.RESOLUTION_FAILED
+    if isinstance(error, PermissionError):
+        return Reason.POLICY_PROHIBITED
     return Reason.TIMEOUT if isinstance(error, TimeoutError) else Reason.ESTABLISHMENT_FAILED

@@ -87,7 +87,8 @@ def prefer_temporary_address(sock: socket.socket, temporary: bool) -> None:
 
 def set_pacing_rate(sock: socket.socket, bits_per_second: float) -> None:
     """At most this rate leaves the socket; ``math.inf`` is unlimited. TCP only (UDP needs a fair-queueing qdisc)."""
-    rate = _PACING_UNLIMITED if bits_per_second == math.inf else max(1, int(bits_per_second / 8))
+    bytes_per_second = bits_per_second if bits_per_second == math.inf else max(1, bits_per_second // 8)
+    rate = int(min(bytes_per_second, _PACING_UNLIMITED))
     sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("Q", rate))
 
 

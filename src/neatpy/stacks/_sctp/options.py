@@ -30,6 +30,7 @@ _SENDER_EVENTS = (
     sctp.STREAM_CHANGE_EVENT,
     sctp.SEND_FAILED_EVENT,
 )
+_LONGEST = 4e6  # seconds, in 32 bits of milliseconds
 _INTERLEAVE_STREAMS = 2
 _PARTIAL_DELIVERY = 131072  # bytes of a message that come before its pieces are told of
 _COMMON_HEADER = 12  # which the library leaves out of an AF_CONN path's MTU
@@ -136,7 +137,7 @@ def set_heartbeat(library: Library, sock: Any, path: Path, seconds: float | None
         settings.flags = sctp.SPP_HB_DISABLE
     else:
         settings.flags = sctp.SPP_HB_ENABLE
-        settings.hbinterval = max(1, round(seconds * 1000))
+        settings.hbinterval = max(1, round(min(seconds, _LONGEST) * 1000))
     _set(library, sock, sctp.PEER_ADDR_PARAMS, settings)
 
 
