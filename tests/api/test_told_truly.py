@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from api.loopback import HOST, PLAIN, pair, stream
+from api.loopback import HOST, PLAIN, datagrams, pair, stream
 from neatpy import (
     Connection,
     Direction,
@@ -127,6 +127,16 @@ async def test_an_endpoint_for_a_stack_that_is_no_candidate_is_told_of(refused_p
     assert f"{HOST}:{refused_port} with tcp\n      its endpoint is for quic only" in str(selection)
     with pytest.raises(EstablishmentError, match="its endpoint is for quic only"):
         await Preconnection(remote=remotes[0], security=PLAIN).initiate()
+
+
+@pytest.mark.parametrize(("stack", "properties"), [("udp", datagrams()), ("tcp", stream())])
+async def test_an_endpoint_for_a_stack_without_security_says_how_to_allow_that(
+    stack: str, properties: TransportProperties
+) -> None:
+    secure = Preconnection(remote=RemoteEndpoint(HOST, 9, protocol=stack), properties=properties)
+    with pytest.raises(EstablishmentError, match=r"SecurityParameters\.disabled\(\)") as caught:
+        await secure.initiate()
+    assert caught.value.reason is Reason.NO_CANDIDATES
 
 
 async def test_an_endpoint_for_a_stack_that_does_not_exist_is_told_of() -> None:

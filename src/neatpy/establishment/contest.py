@@ -13,6 +13,7 @@ from neatpy.errors import EstablishmentError, Reason
 from neatpy.establishment.attempt import Attempt
 from neatpy.establishment.candidates import Gathered, leaf_key
 from neatpy.establishment.memory import ADDRESS_DELAY, Memory
+from neatpy.establishment.policy import no_stack_message, registered_stacks, with_availability
 from neatpy.establishment.progress import Progress
 from neatpy.establishment.racing import PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
 from neatpy.establishment.request import ABANDONED, RESOLVED, STARTED, WON, Established, EstablishmentRequest
@@ -281,10 +282,20 @@ class Contest:
         if not failures:
             lines = [f"no address of {self._request.goal} can be used"]
             lines.extend(f"  {entry!r}" for entry in self._tree.ruled_out_addresses)
+            lines.extend(f"  {line}" for line in self._why_not())
             return EstablishmentError("\n".join(lines), Reason.NO_CANDIDATES)
         error = self._progress.all_failed()
         error.__cause__ = failures[-1][1]
         return error
+
+    def _why_not(self) -> list[str]:
+        """Of the stacks that endpoints are for, why they are no candidates."""
+        asked_for = {(endpoint.protocol or "").lower() for endpoint in self._request.remote_endpoints}
+        ruled_out = [entry for entry in self._gathered.ruled_out_stacks if entry.what in asked_for]
+        if not ruled_out:
+            return []
+        stacks = registered_stacks() if self._request.stacks is None else self._request.stacks
+        return no_stack_message(with_availability(ruled_out, stacks)).splitlines()
 
     def _patience(self) -> float:
         timeout = self._request.timeout
