@@ -2,7 +2,7 @@
 
 A Connection never knows whether there are framers: :class:`FramedFlow` keeps the contract of ``stacks/contract.py``
 both ways. It starts and stops the framers, carries what they send, keeps the account of what was Sent, and holds what
-they may not deliver yet. Parsing is the business of the handles (:mod:`neatpy.framer`); protocols are unknown here.
+they may not deliver yet. Parsing is the handles' business (:mod:`neatpy.framer_handle`); protocols are unknown here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, SendError, TransportServicesError
-from neatpy.framer import Framer, MessageFramer, shortcut_of
+from neatpy.framer import Framer, MessageFramer
+from neatpy.framer_handle import Handle
+from neatpy.framer_shortcuts import shortcut_of
 from neatpy.framing_layer import OWN, Below, LayeredFlow, Piece, Several, coalesced, frames_stand_alone
 from neatpy.message import MessageContext
 from neatpy.stacks.contract import Flow, FlowObserver
@@ -109,9 +111,9 @@ class FramedFlow(LayeredFlow):
         self._framers = framers
         self._connection = connection
         self.observer = observer
-        self._bottom = self._top = handle = MessageFramer(self, framers[0])
+        self._bottom = self._top = handle = Handle(self, framers[0])
         for framer in framers[1:]:
-            self._top = MessageFramer(self, framer)
+            self._top = Handle(self, framer)
             handle._above, self._top._below = self._top, handle
             handle = self._top
         # Where one framer is all there is, and while it frames: what a whole Message becomes in one step.
@@ -176,7 +178,7 @@ class FramedFlow(LayeredFlow):
         if self._starting:
             return
         self._starting = True
-        handle: MessageFramer | None = self._bottom
+        handle: Handle | None = self._bottom
         try:
             while handle is not None and not self.over:
                 if not handle._started:
@@ -426,7 +428,7 @@ class FramedFlow(LayeredFlow):
 
     def _drain(self) -> None:
         self.blocked = False
-        handle: MessageFramer | None = self._top
+        handle: Handle | None = self._top
         while handle is not None and not self.blocked:
             handle.resume()
             handle = handle._below
@@ -502,7 +504,7 @@ class FramedFlow(LayeredFlow):
         for timer in (self._linger, self._pump):
             if timer is not None:
                 timer.cancel()
-        handle: MessageFramer | None = self._top
+        handle: Handle | None = self._top
         while handle is not None:
             if handle._started and not handle._stopped:
                 self._stop(handle)
@@ -513,7 +515,7 @@ class FramedFlow(LayeredFlow):
         if self._stopping:
             return
         self._stopping = True
-        handle: MessageFramer | None = self._top
+        handle: Handle | None = self._top
         while handle is not None and not self.over:
             if not handle._stopped:
                 self._stop(handle)
@@ -528,7 +530,7 @@ class FramedFlow(LayeredFlow):
         elif self._linger is None:
             self._linger = asyncio.get_running_loop().call_later(LINGER, self.close_lower)
 
-    def _stop(self, handle: MessageFramer) -> None:
+    def _stop(self, handle: Handle) -> None:
         handle._stopped = True
         try:
             handle._framer.stop(self._connection, handle)  # type: ignore[arg-type]
@@ -570,9 +572,10 @@ class FramedFlow(LayeredFlow):
 
     def insert_above(self, handle: MessageFramer, framer: Framer) -> None:
         """Put a framer into the chain; it starts when ``handle`` is ready."""
+        assert isinstance(handle, Handle)
         self._whole_frame = None
         self._lower.keep_together()
-        new = MessageFramer(self, framer)
+        new = Handle(self, framer)
         new._below, new._above = handle, handle._above
         if handle._above is None:
             self._top = new
@@ -608,7 +611,7 @@ class FramedFlow(LayeredFlow):
     @property
     def preserves_boundaries(self) -> bool:  # type: ignore[override]
         """True, unless all framers let data pass over a byte stream."""
-        handle: MessageFramer | None = self._top
+        handle: Handle | None = self._top
         while handle is not None:
             if not handle._passthrough:
                 return True
@@ -618,7 +621,7 @@ class FramedFlow(LayeredFlow):
     def read(self, name: str) -> object:
         value = self._lower.read(name)
         if name in _MESSAGE_LIMITS and isinstance(value, int):
-            handle: MessageFramer | None = self._bottom
+            handle: Handle | None = self._bottom
             while handle is not None:
                 if not handle._passthrough:
                     value = handle._framer.message_limit(value)

@@ -13,7 +13,7 @@ from neatpy.stacks.contract import Address, Flow, FlowObserver
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.errors import TransportServicesError
-    from neatpy.framer import MessageFramer
+    from neatpy.framer_handle import Handle
     from neatpy.framing import FramedFlow
     from neatpy.message import MessageContext
     from neatpy.properties import TransportProperties
@@ -86,7 +86,7 @@ class Below(FlowObserver):
 
     __slots__ = ("_bottom", "_flow", "received")
 
-    def __init__(self, flow: FramedFlow, bottom: MessageFramer) -> None:
+    def __init__(self, flow: FramedFlow, bottom: Handle) -> None:
         self._flow = flow
         self._bottom = bottom
         self.received = bottom.receive  # type: ignore[method-assign]  # one call less for all that comes
@@ -151,7 +151,7 @@ class Below(FlowObserver):
         self._flow.lower_closed(error)
 
 
-def frames_stand_alone(handle: MessageFramer | None) -> bool:
+def frames_stand_alone(handle: Handle | None) -> bool:
     """Whether what these framers (from this one up) make of one Message can be read without what went before: none
     shakes hands, and each finds its frames in the bytes alone."""
     while handle is not None:
@@ -161,7 +161,7 @@ def frames_stand_alone(handle: MessageFramer | None) -> bool:
     return True
 
 
-def parsed_apart(handle: MessageFramer, data: bytes, context: MessageContext, flow: FramedFlow) -> bool:
+def parsed_apart(handle: Handle, data: bytes, context: MessageContext, flow: FramedFlow) -> bool:
     """Deliver the Messages in a Message of the stack's own that came beside the byte stream. Whether they were whole
     and taken; such Messages may be lost, so that what is malformed is."""
     find = handle._next_frame
