@@ -36,7 +36,8 @@ def early_data(intent: Intent, data: Data, context: MessageContext | None) -> by
         return whole
     if len(intent.framers) > 1:
         return None
-    from neatpy.framer import Framer, shortcut_of
+    from neatpy.framer import Framer
+    from neatpy.framer_shortcuts import shortcut_of
 
     framer = intent.framers[0]
     frame = shortcut_of(framer, "whole_frame")

@@ -1,9 +1,10 @@
-"""Message Framers: what one is, and the handle through which it works on one Connection (RFC 9623 section 6).
+"""Message Framers as their authors see them (RFC 9623 section 6).
 
 A :class:`Framer` turns Messages into bytes and bytes into Messages. One object may serve many Connections, so it keeps
 nothing of a Connection in itself: each Connection gives it a :class:`MessageFramer`, the handle, whose ``state`` is the
-framer's to use. Handles form a chain from the Flow up to the Connection. They hold what has arrived and is not parsed
-yet; everything is plain logic in memory, and the room knows no protocol, no socket and no clock.
+framer's to use. Handles form a chain from the Flow up to the Connection. Here is what a framer is called for, and what
+it may call; *when* it is called is the business of :mod:`neatpy.framer_handle`. Everything is plain logic in memory:
+the room knows no protocol, no socket and no clock.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-from neatpy.errors import ConnectionError, EstablishmentError, Reason
 from neatpy.receive_buffer import Buffer
 
 if TYPE_CHECKING:
@@ -28,18 +27,6 @@ if TYPE_CHECKING:
     Frame = tuple[int, int, int, dict[str, object] | None]
     """Where a frame lies in a buffer: start and end of the payload, start of the next frame, and the metadata that the
     framer puts on the Message's context, or None."""
-
-_SHORTENED = {
-    "next_frame": ("handle_received_data",),
-    "whole_payload": (),
-    "whole_frame": ("new_sent_message",),
-}
-"""The shortcuts of a framer, and the methods that it defines beside them at the latest."""
-
-_Function = TypeVar("_Function", bound="Callable[..., Any]")
-
-_FRUITLESS_CALLS = 1000
-"""Calls of ``handle_received_data`` that may deliver without advancing before the framer is taken to be stuck."""
 
 
 class Framer(ABC):
@@ -184,6 +171,16 @@ class Chain(Protocol):
         """A new context."""
 
 
+class Neighbour(Protocol):
+    """The handle of the framer next above or below, as a handle sees it."""
+
+    def push(self, data: Data, context: MessageContext, end_of_message: bool) -> None:
+        """Something to be sent comes from above."""
+
+    def receive(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+        """Data come from below."""
+
+
 class NeedMore(BaseException):
     """Unwinds ``handle_received_data`` when ``parse`` finds too little. No ``except Exception`` shall catch it."""
 
@@ -196,7 +193,6 @@ class MessageFramer:
 
     __slots__ = (
         "_above",
-        "_backlog",
         "_below",
         "_buffer",
         "_chain",
@@ -205,21 +201,13 @@ class MessageFramer:
         "_discarding",
         "_earmarked",
         "_earmarked_end",
-        "_end_waits",
         "_ended",
-        "_express",
         "_framer",
-        "_fruitless",
-        "_next_frame",
-        "_no_more",
         "_open",
         "_passthrough",
         "_progress",
         "_ready",
-        "_started",
-        "_stopped",
         "_wanted",
-        "_whole_payload",
         "state",
     )
 
@@ -229,23 +217,16 @@ class MessageFramer:
         self._chain = chain
         self._framer = framer
         self.state = None
-        self._above: MessageFramer | None = None
-        self._below: MessageFramer | None = None
-        self._started = self._ready = self._stopped = self._closed = self._passthrough = False
-        self._next_frame = shortcut_of(framer, "next_frame")
-        self._whole_payload = None if self._next_frame is None else shortcut_of(framer, "whole_payload")
-        # The same while nothing is begun, so that a frame which comes whole and alone goes straight up.
-        self._express: Callable[[bytes], bytes | None] | None = None
-        # What arrived from below.
+        self._above: Neighbour | None = None
+        self._below: Neighbour | None = None
+        # What there is to parse.
         self._buffer = Buffer()
         self._context: MessageContext | None = None
         self._ended = False  # the inbound Message, or the stream, is complete in the buffer
-        self._no_more = False  # ... and nothing comes after it
-        self._backlog: deque[tuple[bytes, MessageContext | None, bool]] | None = None
-        self._end_waits = False
         # What the framer asked for.
+        self._ready = self._closed = self._passthrough = False
         self._wanted = 0
-        self._progress = self._fruitless = 0
+        self._progress = 0
         self._earmarked = 0
         self._earmarked_end = self._discarding = False
         self._open: MessageContext | None = None  # of a Message that was delivered in part
@@ -359,184 +340,10 @@ class MessageFramer:
     def start_passthrough(self) -> None:
         """From now on, data pass this framer by unchanged in both directions; what is buffered goes up."""
         self._passthrough = True
-        self._express = None
         self._progress += 1
         self._chain.handle_passthrough()
         if self._buffer.size:
             self._chain.run_soon()
-
-    # For the chain
-
-    def push(self, data: Data, context: MessageContext, end_of_message: bool) -> None:
-        """Something to be sent comes from above."""
-        if self._passthrough:
-            self.send(data, context, end_of_message)
-        else:
-            self._framer.new_sent_message(self._chain.connection, self, data, context, end_of_message)
-
-    def receive(
-        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
-    ) -> None:
-        """Data come from below; what cannot be dealt with now waits."""
-        chain = self._chain
-        express = self._express
-        if express is not None and context is None and not chain.blocked:
-            try:
-                payload = express(data)
-            except Exception:
-                payload = None  # the framer meets the same error again, and is heard
-            if payload is not None:
-                above = self._above
-                if above is None:
-                    chain.observer.received(payload, None, True, last)
-                else:
-                    above.receive(payload, None, True, last)
-                return
-        self._express = None
-        if chain.blocked or self._backlog or not self._started:
-            if self._backlog is None:
-                self._backlog = deque()
-            self._backlog.append((data, context, end_of_message))
-            return
-        self._take_in(data, context, end_of_message)
-        if not (
-            self._buffer.size
-            or self._earmarked
-            or self._wanted
-            or self._backlog
-            or self._open is not None
-            or self._passthrough
-            or chain.holds_back
-        ):
-            self._express = self._whole_payload  # what comes next begins a frame
-
-    def end_of_data(self) -> None:
-        """Nothing more will come from below."""
-        if self._chain.blocked or self._backlog or not self._started:
-            self._end_waits = True
-            return
-        self._end_waits = False
-        self._no_more = True
-        if self._passthrough:
-            self._tell_end()
-        else:
-            self._ended = True
-            self._run()
-
-    def resume(self) -> None:
-        """Go on with what waits, until the chain is blocked again."""
-        chain = self._chain
-        if self._buffer.size or self._ended:
-            self._run()
-        while self._backlog and not chain.blocked:
-            self._take_in(*self._backlog.popleft())
-        if self._end_waits and not self._backlog and not chain.blocked:
-            self.end_of_data()
-
-    # The inbound loop
-
-    def _take_in(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
-        if self._passthrough and not self._buffer.size and not self._earmarked:
-            self._forward(data, context, end_of_message)
-            return
-        self._context = context
-        self._ended = end_of_message
-        self._buffer.append(data)
-        self._run()
-
-    def _run(self) -> None:
-        """Have the framer parse what is there, until it wants more or the chain is blocked."""
-        chain, buffer = self._chain, self._buffer
-        self._fruitless = 0
-        while not chain.blocked:
-            if self._passthrough and not self._earmarked:
-                self._release()
-                return
-            if not self._step():
-                return
-            if not buffer.size:
-                if self._ended and not chain.over:
-                    self._end_input()
-                return
-
-    def _step(self) -> bool:
-        """Whether to go on: something was consumed, and no more is asked for than may be there."""
-        buffer = self._buffer
-        if self._earmarked:
-            if buffer.size:
-                self._pass_earmarked()
-            return True
-        if buffer.size and self._next_frame is not None and self._open is None:
-            self._run_shortcut(self._next_frame)
-            return not buffer.size or (not self._chain.blocked and self._call_framer())
-        return self._call_framer() if buffer.size or self._ended else True
-
-    def _run_shortcut(self, next_frame: Callable[[bytes, int], Frame | None]) -> None:
-        """Deliver the frames that lie whole in the first chunk."""
-        chain, buffer, inbound = self._chain, self._buffer, self._context
-        data, cursor, end = buffer.data, buffer.cursor, len(buffer.data)
-        deliver = chain.upward() if self._above is None else self._above.receive
-        begin = cursor
-        while cursor < end:
-            try:
-                frame = next_frame(data, cursor)
-            except Exception as error:
-                chain.fail(_deframing(f"{self._name}: {error}", error))
-                break
-            if frame is None:
-                break
-            start, stop, cursor, metadata = frame
-            if metadata is None and inbound is None:
-                deliver(data[start:stop], None, True, False)
-            else:
-                deliver(data[start:stop], self.new_context(**(metadata or {})), True, False)
-            if chain.blocked:
-                break
-        if cursor != begin:
-            self._wanted = 0
-            buffer.skip(cursor - begin)
-
-    def _call_framer(self) -> bool:
-        """Whether to go on: the framer has consumed something and does not ask for more than is there."""
-        buffer = self._buffer
-        if buffer.size < self._wanted and not self._ended:
-            return False
-        self._wanted = 0
-        before, progress = buffer.size, self._progress
-        try:
-            self._framer.handle_received_data(self._chain.connection, self)
-        except NeedMore:
-            if self._ended and not self._chain.over:
-                self._end_input()
-            return False
-        except Exception as error:
-            self._chain.fail(_deframing(f"{self._name}: {error}", error))
-            return False
-        if buffer.size == before > 0:
-            self._fruitless += 1
-            if self._progress == progress or self._fruitless > _FRUITLESS_CALLS:
-                self._chain.fail(_deframing(f"{self._name} neither consumes data nor asks for more"))
-                return False
-        return True
-
-    def _end_input(self) -> None:
-        """The inbound Message, or the stream, has ended: it must not end within a Message of ours."""
-        self._ended = False
-        self._wanted = 0
-        self._context = None
-        if self._buffer.size or self._earmarked or self._open is not None:
-            self._chain.fail(_deframing(f"{self._name}: the data ended inside a Message"))
-        elif self._no_more:
-            self._tell_end()
-
-    def _tell_end(self) -> None:
-        if not self._ready:
-            text = f"the peer finished sending before {self._name} was ready"
-            self._chain.fail(EstablishmentError(text, Reason.PROTOCOL_FAILED))
-        elif self._above is None:
-            self._chain.end_of_data()
-        else:
-            self._above.end_of_data()
 
     # Delivering
 
@@ -564,63 +371,8 @@ class MessageFramer:
         self._earmarked = missing
         self._discarding = False
 
-    def _pass_earmarked(self) -> None:
-        chunk = self._buffer.take_chunk(self._earmarked)
-        self._earmarked -= len(chunk)
-        if not self._discarding:
-            self._emit(chunk, None, self._earmarked_end and not self._earmarked)
-
-    def _release(self) -> None:
-        """Passthrough began: what is buffered goes up as it came."""
-        ended, self._ended = self._ended, False
-        data = self._buffer.take(self._buffer.size)
-        if data or (ended and not self._no_more):
-            self._forward(data, self._context, ended and not self._no_more)
-        if self._no_more:
-            self._tell_end()
-
-    @property
-    def _name(self) -> str:
-        return type(self._framer).__name__
-
-
-def shortens(*methods: str) -> Callable[[_Function], _Function]:
-    """Decorates a shortcut that does not call these methods, so that a more derived class which defines one of them
-    does without the shortcut. Without this it is the method that the shortcut is declared for in :class:`Framer`."""
-
-    def mark(shortcut: _Function) -> _Function:
-        shortcut.shortened = methods  # type: ignore[attr-defined]
-        return shortcut
-
-    return mark
-
-
-def shortcut_of(framer: Framer, name: str) -> Callable[..., Any] | None:
-    """A shortcut of this framer, unless it has none or a more derived class defines a method that it shortens."""
-    return getattr(framer, name) if _has_shortcut(type(framer), name) else None
-
-
-@lru_cache(maxsize=256)
-def _has_shortcut(kind: type[Framer], name: str) -> bool:
-    derived: list[type] = []
-    for base in kind.__mro__:
-        if name not in vars(base):
-            derived.append(base)
-        elif base is Framer and name != "whole_payload":
-            return False
-        else:
-            methods = getattr(vars(base)[name], "shortened", _SHORTENED[name])
-            return not any(method in vars(one) for one in derived for method in methods)
-    return False
-
 
 def _checked(length: int) -> int:
     if length < 0 or length == math.inf:
         raise ValueError(f"a length is a finite number of bytes, at least 0, not {length}")
     return length
-
-
-def _deframing(text: str, cause: Exception | None = None) -> ConnectionError:
-    error = ConnectionError(text, Reason.DEFRAMING_FAILED)
-    error.__cause__ = cause
-    return error

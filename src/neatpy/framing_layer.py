@@ -1,5 +1,5 @@
-"""What the layer of framers needs beside its framers: the part of the contract in which it stands aside, the
-observer of the Flow below, and the account of sends that become several pieces. Parsing and protocols are unknown here.
+"""What the layer of framers needs beside its framers: the part of the contract in which it stands aside, the observer
+of the Flow below, and the tokens by which that one tells what was Sent. Parsing and protocols are unknown here.
 """
 
 from __future__ import annotations
@@ -13,19 +13,14 @@ from neatpy.stacks.contract import Address, Flow, FlowObserver
 if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.errors import TransportServicesError
-    from neatpy.framer import MessageFramer
+    from neatpy.framer_handle import Handle
     from neatpy.framing import FramedFlow
     from neatpy.message import MessageContext
     from neatpy.properties import TransportProperties
-    from neatpy.stacks.contract import Data, Stack
-
-_JOIN_LIMIT = 64 * 1024
-"""What one Message becomes is joined up to this size (bytes); larger pieces leave one by one, coalesced below."""
+    from neatpy.stacks.contract import Stack
 
 OWN = object()
 """The token of what framers send of their own."""
-
-Piece = tuple["Data", "MessageContext | None", bool]
 
 # ruff: noqa: D102 - the contract documents the methods of a Flow and its observer
 
@@ -58,6 +53,10 @@ class LayeredFlow(Flow):
         return self._lower.paths
 
     @property
+    def coalesces(self) -> bool:
+        return self._lower.coalesces
+
+    @property
     def sends_apart(self) -> bool:
         return self._lower.sends_apart
 
@@ -86,7 +85,7 @@ class Below(FlowObserver):
 
     __slots__ = ("_bottom", "_flow", "received")
 
-    def __init__(self, flow: FramedFlow, bottom: MessageFramer) -> None:
+    def __init__(self, flow: FramedFlow, bottom: Handle) -> None:
         self._flow = flow
         self._bottom = bottom
         self.received = bottom.receive  # type: ignore[method-assign]  # one call less for all that comes
@@ -151,7 +150,7 @@ class Below(FlowObserver):
         self._flow.lower_closed(error)
 
 
-def frames_stand_alone(handle: MessageFramer | None) -> bool:
+def frames_stand_alone(handle: Handle | None) -> bool:
     """Whether what these framers (from this one up) make of one Message can be read without what went before: none
     shakes hands, and each finds its frames in the bytes alone."""
     while handle is not None:
@@ -161,7 +160,7 @@ def frames_stand_alone(handle: MessageFramer | None) -> bool:
     return True
 
 
-def parsed_apart(handle: MessageFramer, data: bytes, context: MessageContext, flow: FramedFlow) -> bool:
+def parsed_apart(handle: Handle, data: bytes, context: MessageContext, flow: FramedFlow) -> bool:
     """Deliver the Messages in a Message of the stack's own that came beside the byte stream. Whether they were whole
     and taken; such Messages may be lost, so that what is malformed is."""
     find = handle._next_frame
@@ -195,25 +194,3 @@ class Several:
         self.token = token
         self.left = left
         self.in_send = True
-
-
-def coalesced(pieces: list[Piece], boundaries: bool) -> list[Piece]:
-    """Small pieces joined; over a stack with boundaries, all pieces of one Message, whatever their size."""
-    result: list[Piece] = []
-    run: list[Data] = []
-    size = 0
-    for data, context, end_of_message in pieces:
-        length = memoryview(data).nbytes
-        small = size + length <= _JOIN_LIMIT
-        if run and not boundaries and not small:
-            result.append((b"".join(run), context, False))
-            run, size = [], 0
-        run.append(data)
-        size += length
-        if end_of_message and boundaries:
-            result.append((b"".join(run), context, True))
-            run, size = [], 0
-    if run:
-        _, context, end_of_message = pieces[-1]
-        result.append((run[0] if len(run) == 1 else b"".join(run), context, end_of_message))
-    return result

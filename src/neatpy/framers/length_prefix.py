@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
-from neatpy.framer import shortens
+from neatpy.framer_shortcuts import shortens
 from neatpy.framers.header import HOLD_LIMIT, JOIN_LIMIT, HeaderFramer
 
 if TYPE_CHECKING:
