@@ -485,8 +485,7 @@ class Connection:
         self._task = None
         if self._group is not None:
             self._group.is_ready(self)
-        closing = self._state is _CLOSING
-        if not closing:
+        if self._state is not _CLOSING:
             self._state = _ESTABLISHED
         if hook.active:
             hook.emit(hook.events.Ready(self, stack=flow.stack.name, remote=flow.remote_address))

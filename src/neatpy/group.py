@@ -31,11 +31,12 @@ _NOT_ENTANGLED = frozenset({"conn_priority"})
 class ConnectionGroup:
     """The Connections that belong together. Clones that are not ready yet are members too."""
 
-    __slots__ = ("_parents", "_turns", "members")
+    __slots__ = ("_fresh", "_parents", "_turns", "members")
 
     def __init__(self, first: Connection) -> None:
         self.members = {first}
         self._turns: Turns | None = None
+        self._fresh: list[Connection] = []
         self._parents: dict[Connection, Connection] = {}
 
     def clone(self, parent: Connection, framer: Framer | None, changes: Mapping[str, Any]) -> Connection:
@@ -63,6 +64,24 @@ class ConnectionGroup:
     def wait_for(self, clone: Connection, parent: Connection) -> None:
         """A clone takes its time to establish."""
         self._parents[clone] = parent
+
+    def tell_ready(self, clone: Connection) -> None:
+        """Call ``on_ready`` of a clone that is ready already in the next turn of the loop, by when the program has had
+        the time to set it; all that are made in this turn are called together."""
+        if not self._fresh:
+            clone._loop.call_soon(self._call_ready)
+        self._fresh.append(clone)
+
+    def _call_ready(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for clone in fresh:
+            if clone.on_ready is None:
+                continue
+            try:
+                clone._context.run(clone.on_ready, clone)
+            except Exception as error:
+                text = f"on_ready of {clone!r} raised"
+                clone._loop.call_exception_handler({"message": text, "exception": error})
 
     def is_ready(self, member: Connection) -> None:
         """What was a clone is a Connection like the others from now on."""
@@ -150,7 +169,8 @@ def _begin(parent: Connection, clone: Connection) -> None:
         clone._task = clone._loop.create_task(_establish(parent, clone))
     else:
         clone._established(stream, None)
-        clone._loop.call_soon(clone._call_handler, "on_ready", (clone,), context=clone._context)
+        if clone._group is not None:
+            clone._group.tell_ready(clone)
 
 
 def _stream_at_once(parent: Connection, clone: Connection) -> Flow | None:

@@ -420,6 +420,10 @@ class Listener:
     def _received(self, connection: Connection) -> None:
         if hook.active:
             hook.emit(hook.events.ConnectionReceived(self, connection=connection))
+        server = self._server
+        if server is not None and self._limit is None and not self._undelivered and not self._acceptors:
+            server(connection)  # nobody was before, and nobody else wants it
+            return
         self._undelivered.append(connection)
         self._deliver()
 

@@ -60,6 +60,19 @@ async def _awaited(connection: Connection) -> Connection:
 # Clones
 
 
+async def test_each_clone_tells_that_it_is_ready_though_the_handler_of_another_raises() -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    ready_ones: list[Connection] = []
+    async with pair() as (client, _):
+        first, second = client.clone(), client.clone()
+        first.on_ready = lambda _: ready_ones[0]  # which is not there yet
+        second.on_ready = ready_ones.append
+        assert not ready_ones
+        await until(lambda: ready_ones)
+        assert (ready_ones, len(told)) == ([second], 1)
+
+
 async def test_a_clone_that_has_ended_is_freed_without_the_garbage_collector() -> None:
     async def ended(client: Connection, server: Connection) -> weakref.ref[Connection]:
         clone = client.clone()

@@ -263,7 +263,8 @@ class QuicFlow(CarriedFlow):
             if ended:
                 self._peer_finished = True
                 self.observer.finished_with(data, context)
-                self._forget_if_done()
+                if self.over:
+                    self._forget_if_done()
                 return
             self.observer.received(data, context, False)
         if ended:
@@ -337,7 +338,8 @@ class QuicFlow(CarriedFlow):
     def delivered(self) -> None:
         """The peer has all that we sent, and knows that it is all."""
         self._delivered = True
-        self._end_if_delivered()
+        if self.closing or self.over:
+            self._end_if_delivered()
 
     def _end_if_delivered(self) -> None:
         if not self._delivered:
