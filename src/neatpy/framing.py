@@ -2,7 +2,7 @@
 
 A Connection never knows whether there are framers: :class:`FramedFlow` keeps the contract of ``stacks/contract.py``
 both ways. Here it starts and stops the framers, and holds what they may not deliver yet. Sending has a room of its own
-(:mod:`neatpy.framing_sending`), parsing is the handles' business (:mod:`neatpy.framer_handle`), and protocols are unknown.
+(:mod:`neatpy.framing_sending`), parsing is the handles' (:mod:`neatpy.framer_handle`), and protocols are unknown.
 """
 
 from __future__ import annotations
@@ -254,9 +254,9 @@ class FramedFlow(FramedSending):
     # Ending
 
     def outbox_is_empty(self) -> None:
-        """What waited of the framers' own has left."""
         if not self.blocked:
             self._lower.resume_receiving()
+        super().outbox_is_empty()
         if self._closing and not self._stopping and self._linger is None:
             self.close_lower()
 

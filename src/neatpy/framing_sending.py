@@ -4,7 +4,6 @@ the account of what was Sent. The room does not know what arrives, nor how frame
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -212,13 +211,12 @@ class FramedSending(LayeredFlow):
         if outbox:
             return
         self._outbox = None
-        if self._finish_waits:
-            self._lower.finish()
         self.outbox_is_empty()
 
-    @abstractmethod
     def outbox_is_empty(self) -> None:
-        """What waited of the framers' own has left."""
+        """All that waited of the framers' own has left."""
+        if self._finish_waits:
+            self._lower.finish()
 
     def finish(self) -> None:
         if not self._finished and not self.over:
