@@ -10,20 +10,23 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import neatpy
-from neatpy.classic.connection_properties import ConnectionProperties
-from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
+from neatpy.classic.enumerations import (
+    ConnectionProperties,
+    ConnectionState,
+    SendErrorReason,
+    SupportedProtocolStacks,
+)
 from neatpy.classic.message_context import MessageContext, MessageDataObject
 from neatpy.classic.receiving import Receiver
 from neatpy.classic.running import Activity, once_begun
 from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.transport_properties import TransportProperties
-from neatpy.classic.utils import Handler, log, shim_print, takes_two
+from neatpy.classic.utils import Handler, fire, log, shim_print, takes_two
 
 if TYPE_CHECKING:
     import asyncio
 
     from neatpy.classic.preconnection import Preconnection
-    from neatpy.classic.running import Run
 
 __all__ = [
     "Connection", "ConnectionProperties", "ConnectionState", "MessageContext", "MessageDataObject", "SendErrorReason",
@@ -49,11 +52,11 @@ class Connection(Activity[neatpy.Connection]):
     def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
         super().__init__(preconnection, open_real)
         self._properties: TransportProperties = copy.deepcopy(preconnection.transport_properties)
-        self._receiver = Receiver(self)
         self._clone_error_handler: Handler | None = None
+        self._parts: neatpy.MessageContext | None = None
+        self._receiver = Receiver(self)
         self._unreported = 0
         self._peer_is_done = False
-        self._parts: neatpy.MessageContext | None = None
 
     def __repr__(self) -> str:
         return f"<classic {self._real!r}>"
@@ -73,11 +76,10 @@ class Connection(Activity[neatpy.Connection]):
         if context is None and not (end_of_message and self._parts is None):
             context = self._parts or neatpy.MessageContext()
             self._parts = None if end_of_message else context
-        future = self._real.send(message_data, context, end_of_message=end_of_message)
-        self._report_to(sent_handler, future)
+        self._report_to(sent_handler, self._real.send(message_data, context, end_of_message=end_of_message))
 
     def receive(
-        self, handler: Handler, min_incomplete_length: int | None = None, max_length: float = math.inf
+        self, handler: Handler | None, min_incomplete_length: int | None = None, max_length: float = math.inf
     ) -> None:
         """Ask for one Message. ``handler(connection, message_data_object, message_context, is_end_of_message, error)``
         is called once: ``is_end_of_message`` is None for a whole Message, False for a part of one and True for its
@@ -104,7 +106,7 @@ class Connection(Activity[neatpy.Connection]):
 
     @once_begun
     def _begin_other(self, clone: Connection) -> None:
-        self.run.begin(clone)
+        clone.begin(self.run)
 
     @once_begun
     def close(self) -> None:
@@ -137,10 +139,9 @@ class Connection(Activity[neatpy.Connection]):
     def set_property(self, connection_property: Any, value: object) -> None:
         """Set a Connection Property, on the whole group except for PRIORITY. What is none, is read-only or is refused
         is logged and ignored."""
-        if not isinstance(connection_property, ConnectionProperties):
-            log.warning("%r is no Connection Property and was ignored", connection_property)
-        else:
-            apply(connection_property, value, self._real.set_property)
+        apply(
+            connection_property, value, self._real.set_property, ConnectionProperties, "Connection Property"
+        )
 
     @property
     def transport_stack(self) -> SupportedProtocolStacks | None:
@@ -149,11 +150,9 @@ class Connection(Activity[neatpy.Connection]):
         known = SupportedProtocolStacks.__members__
         return next((known[part] for part in (stack or "").upper().split("/") if part in known), None)
 
-    # For Preconnections, Listeners and the Run
+    # For the Run, and for Listeners
 
-    def attach(self, real: neatpy.Connection, run: Run) -> None:
-        """Here is the Connection that this one stands for."""
-        super().attach(real, run)
+    def listen_to(self, real: neatpy.Connection) -> None:
         real.on_ready = self._ready
         real.on_closed = self.closed
         real.on_establishment_error = self._not_established
@@ -161,22 +160,20 @@ class Connection(Activity[neatpy.Connection]):
         if real.initial_send is not None:
             self._report_to(self.first_sent_handler, real.initial_send)
 
-    def start_receiving(self, *, initiated: bool) -> None:
-        """The Connection is established."""
-        is_stream = self.preconnection.is_stream(self._real)
-        self._receiving = self.run.loop.create_task(self._receiver.run(self._real, is_stream, initiated))
-
     def abandon(self) -> None:
         """End at once, and tell nobody."""
         self._real.on_establishment_error = self._real.on_closed = self._real.on_connection_error = None
         self._real.abort()
 
+    def established(self, *, initiated: bool) -> None:
+        """Messages come from now on."""
+        self._receiver.start(self._real, self.preconnection.is_stream(self._real), initiated)
+
     # Events
 
     def _ready(self, real: neatpy.Connection) -> None:
-        self.start_receiving(initiated=True)
-        if self.HANDLE_STATE_READY is not None:
-            self.HANDLE_STATE_READY(self)
+        self.established(initiated=True)
+        fire(self.HANDLE_STATE_READY, self)
 
     def closed(self, real: neatpy.Connection) -> None:
         """The Connection has ended in order."""
@@ -200,8 +197,8 @@ class Connection(Activity[neatpy.Connection]):
             log.log(logging.INFO if real.stack else logging.WARNING, "%r: %s", self, error)
 
     def peer_is_done(self) -> None:
-        """The peer is done. In 1.0 that was the end of the Connection, and programs do not close by themselves; but
-        what sent handlers go on to send is still to leave."""
+        """All that the peer sent has been received. In 1.0 that was the end of the Connection, and programs do not
+        close by themselves; but what sent handlers go on to send is still to leave."""
         self._peer_is_done = True
         self._close_if_done()
 

@@ -60,16 +60,11 @@ class ExampleFramer(Framer):
         """There is no farewell."""
 
     def new_sent_message(
-        self,
-        connection: Any,
-        message_data: bytes,
-        message_context: Any,
-        sent_handler: Any,
-        is_end_of_message: bool,
+        self, connection: Any, message_data: bytes, context: Any, sent_handler: Any, is_end: bool
     ) -> None:
         """Send the length and the Message."""
         framed = len(message_data).to_bytes(4, "big") + message_data
-        connection.message_framer.send(connection, framed, message_context, sent_handler, is_end_of_message)
+        connection.message_framer.send(connection, framed, context, sent_handler, is_end)
 
     def handle_received_data(self, connection: Any) -> None:
         """Read the length, then deliver so many bytes."""
@@ -79,51 +74,46 @@ class ExampleFramer(Framer):
         framer.deliver_and_advance_receive_cursor(connection, context, int.from_bytes(header, "big"), True)
 
 
+def _passed_on(name: str) -> Callable[..., None]:
+    def pass_on(self: MessageFramer, connection: Any = None, *arguments: Any) -> None:
+        getattr(self._handle, name)(*map(_todays, arguments))
+
+    return pass_on
+
+
 class MessageFramer:
     """What a framer of 1.0 calls. It belongs to one framer on one Connection; ``connection`` is there for old times'
-    sake."""
+    sake. Methods without a word here are those of today's ``MessageFramer``, with their arguments behind it:
+    ``advance_receive_cursor(connection, length)``, ``deliver(connection, context, data, is_end)``,
+    ``deliver_and_advance_receive_cursor(connection, context, length, is_end)``, ``make_connection_ready(connection)``.
+    """
 
-    def __init__(self, handle: neatpy.MessageFramer, adapter: Adapter) -> None:
+    advance_receive_cursor = _passed_on("advance_receive_cursor")
+    deliver = _passed_on("deliver")
+    deliver_and_advance_receive_cursor = _passed_on("deliver_and_advance_receive_cursor")
+    make_connection_ready = _passed_on("make_connection_ready")
+
+    def __init__(self, handle: neatpy.MessageFramer, preconnection: Preconnection) -> None:
         self._handle = handle
-        self._adapter = adapter
+        self._preconnection = preconnection
 
-    def send(
-        self, connection: Any, data: bytes, message_context: Any, sent_handler: Any, is_end_of_message: bool
-    ) -> None:
+    def send(self, connection: Any, data: bytes, context: Any, sent_handler: Any, is_end: bool) -> None:
         """Pass data on to the next framer below, or to the protocol stack."""
-        self._handle.send(data, _found(message_context), is_end_of_message)
+        self._handle.send(data, _todays(context), is_end)
 
     def parse(self, connection: Any, minimum: int, maximum: float) -> tuple[bytes, MessageContext, bool]:
         """Look at ``minimum`` to ``maximum`` bytes from the cursor on. If fewer are there this does not return: it
         unwinds out of ``handle_received_data``."""
         data, context, is_end = self._handle.parse(minimum, maximum)
-        return data, MessageContext(found=context), is_end
-
-    def advance_receive_cursor(self, connection: Any, length: int) -> None:
-        """Discard so many bytes."""
-        self._handle.advance_receive_cursor(length)
-
-    def deliver_and_advance_receive_cursor(
-        self, connection: Any, context: MessageContext | None, length: int, is_end: bool
-    ) -> None:
-        """Deliver so many bytes as a Message, or part of one; some may be still to come."""
-        self._handle.deliver_and_advance_receive_cursor(_found(context), length, is_end)
-
-    def deliver(self, connection: Any, context: MessageContext | None, data: bytes, is_end: bool) -> None:
-        """Deliver data that the framer made itself."""
-        self._handle.deliver(_found(context), data, is_end)
+        return data, MessageContext(context), is_end
 
     def prepend_framer(self, connection: Any, other_framer: Framer) -> None:
         """Put a framer between this one and the application, while this one is not ready: in ``start``, say."""
-        self._handle.prepend_framer(Adapter(other_framer, self._adapter.preconnection))
+        self._handle.prepend_framer(Adapter(other_framer, self._preconnection))
 
     def append_framer(self, new_framer: Framer) -> None:
         """The same, as 1.0 also called it."""
         self.prepend_framer(None, new_framer)
-
-    def make_connection_ready(self, connection: Any = None) -> None:
-        """The framer's handshake is complete."""
-        self._handle.make_connection_ready()
 
     def fail_connection(self, connection: Any, error: object) -> None:
         """End the Connection; before it is ready, only this attempt to establish it."""
@@ -139,11 +129,14 @@ class Adapter(neatpy.Framer):
         if not isinstance(framer, Framer):
             raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
         self._framer = framer
-        self.preconnection = preconnection
+        self._preconnection = preconnection
 
     def start(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``start``, and ready."""
-        handle.state = self.preconnection.connection_for(connection), MessageFramer(handle, self)
+        handle.state = (
+            self._preconnection.connection_for(connection),
+            MessageFramer(handle, self._preconnection),
+        )
         if _call(handle, self._framer.start) is not False:
             handle.make_connection_ready()
 
@@ -156,8 +149,9 @@ class Adapter(neatpy.Framer):
         self, connection: Any, handle: neatpy.MessageFramer, data: Any, context: Any, end_of_message: bool
     ) -> None:
         """The old ``new_sent_message``."""
-        found = MessageContext(found=context)
-        _call(handle, self._framer.new_sent_message, bytes(data), found, None, end_of_message)
+        _call(
+            handle, self._framer.new_sent_message, bytes(data), MessageContext(context), None, end_of_message
+        )
 
     def handle_received_data(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``handle_received_data``."""
@@ -175,5 +169,5 @@ def _call(handle: neatpy.MessageFramer, method: Callable[..., object], *argument
             old.message_framer = before
 
 
-def _found(context: MessageContext | None) -> neatpy.MessageContext | None:
-    return None if context is None else context.found
+def _todays(argument: Any) -> Any:
+    return argument.translated if isinstance(argument, MessageContext) else argument

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import TYPE_CHECKING
 
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.enumerations import ListenErrorReasons
 from neatpy.classic.running import Activity, once_begun
-from neatpy.classic.utils import Handler, log, shim_print
-
-if TYPE_CHECKING:
-    from neatpy.classic.running import Run
+from neatpy.classic.utils import Handler, fire, log, shim_print
 
 __all__ = ["Connection", "ListenErrorReasons", "Listener", "shim_print"]
 
@@ -34,6 +31,8 @@ class Listener(Activity[neatpy.Listener]):
         """Accept no more; accepted Connections live on."""
         self._real.stop()
 
+    close = stop
+
     @once_begun
     def set_new_connection_limit(self, value: float) -> None:
         """Accept at most so many further Connections; the others wait until the limit is set anew."""
@@ -51,15 +50,11 @@ class Listener(Activity[neatpy.Listener]):
 
     # For the Run
 
-    def attach(self, real: neatpy.Listener, run: Run) -> None:
-        """An event loop runs: listen."""
-        super().attach(real, run)
+    def listen_to(self, real: neatpy.Listener) -> None:
         real.on_establishment_error = self._failed
         real.on_stopped = lambda _: self.ended(self.HANDLE_STATE_STOPPED)
         real.on_connection_received = self._received
-        self._listening = run.loop.create_task(self._tell_when_listening(real))
-
-    close = stop
+        asyncio.ensure_future(real).add_done_callback(self._bound)
 
     def abandon(self) -> None:
         """End at once, and tell nobody."""
@@ -68,24 +63,15 @@ class Listener(Activity[neatpy.Listener]):
 
     # Events
 
-    async def _tell_when_listening(self, real: neatpy.Listener) -> None:
-        try:
-            await real
-        except neatpy.EstablishmentError:
-            return  # the event tells of it
-        if self.HANDLE_STATE_LISTENING is not None:
-            try:
-                self.HANDLE_STATE_LISTENING()
-            except Exception as error:
-                self.run.report(f"HANDLE_STATE_LISTENING of {self!r} raised", error)
+    def _bound(self, bound: asyncio.Future[neatpy.Listener]) -> None:
+        if not bound.cancelled() and bound.exception() is None:
+            fire(self.HANDLE_STATE_LISTENING)
 
     def _received(self, _: neatpy.Listener, real: neatpy.Connection) -> None:
         connection = self.preconnection.connection_for(real)
-        connection.attach(real, self.run)
-        self.run.add(connection)
-        connection.start_receiving(initiated=False)
-        if self.HANDLE_CONNECTION_RECEIVED is not None:
-            self.HANDLE_CONNECTION_RECEIVED(connection)
+        connection.begin(self.run)
+        connection.established(initiated=False)
+        fire(self.HANDLE_CONNECTION_RECEIVED, connection)
 
     def _failed(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
         self.ended()

@@ -11,7 +11,7 @@ from neatpy.classic.framer import Adapter, Framer
 from neatpy.classic.listener import Listener
 from neatpy.classic.message_context import MessageContext
 from neatpy.classic.running import Activity, Run, current_run
-from neatpy.classic.security_parameters import SecurityParameters, security
+from neatpy.classic.security_parameters import Certificate, SecurityParameters
 from neatpy.classic.transport_properties import TransportProperties
 from neatpy.classic.utils import Handler, shim_print
 
@@ -122,10 +122,10 @@ class Preconnection:
 
     def unfulfilled(self, error: neatpy.TransportServicesError, run: Run) -> None:
         """No protocol stack meets the properties."""
-        if self.unfulfilled_handler is not None:
-            self.unfulfilled_handler()
-        else:
+        if self.unfulfilled_handler is None:
             run.fail(error)
+        else:
+            self.unfulfilled_handler()
 
     async def _start(self) -> None:
         self._run = Run()
@@ -140,7 +140,7 @@ class Preconnection:
         if run is None:
             self._waiting.append(activity)
         else:
-            run.begin(activity)
+            activity.begin(run)
         return activity
 
     def _translated(self, listening: bool) -> neatpy.Preconnection:
@@ -151,6 +151,17 @@ class Preconnection:
             None if local is None else local.translated(),
             None if remote is None else remote.translated(),
             self.transport_properties.translated(),
-            security(self.security_needed, listening),
+            self._security(listening),
             self._framers,
         )
+
+    def _security(self, listening: bool) -> SecurityParameters:
+        """As asked for. True encrypts and trusts whatever certificate the peer presents, as 1.0 did; a Listener makes
+        one, which needs the package cryptography."""
+        if isinstance(self.security_needed, SecurityParameters):
+            return self.security_needed
+        if not self.security_needed:
+            return SecurityParameters.disabled()
+        if listening:
+            return SecurityParameters(server_certificate=Certificate.self_signed("localhost"))
+        return SecurityParameters(trust_verification_callback=lambda _: True)

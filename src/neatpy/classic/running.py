@@ -13,14 +13,13 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import neatpy
-from neatpy.classic.utils import Handler
+from neatpy.classic.utils import Handler, fire
 
 if TYPE_CHECKING:
     from neatpy.classic.preconnection import Preconnection
 
 GRACE = 1.0
 """Seconds that Connections have for what they were given to send when the program is interrupted."""
-
 
 _Real = TypeVar("_Real", bound=neatpy.Connection | neatpy.Listener)
 _Action = TypeVar("_Action", bound=Callable[..., None])
@@ -40,23 +39,24 @@ class Activity(Generic[_Real]):
 
     def begin(self, run: Run) -> None:
         """The loop runs: begin, and do what was called so far."""
-        self.attach(self._open_real(), run)
+        self.run, self._real = run, self._open_real()
+        run.activities[self] = None
+        self.listen_to(self._real)
         early, self._early = self._early, []
         for action in early:
             try:
                 action()
             except Exception as error:
-                run.report(f"what was called on {self!r} before start() raised", error)
+                what = f"what was called on {self!r} before start() raised"
+                run.loop.call_exception_handler({"message": what, "exception": error})
 
-    def attach(self, real: _Real, run: Run) -> None:
-        """Here is what this one stands for."""
-        self._real, self.run = real, run
+    def listen_to(self, real: _Real) -> None:
+        """Ask for the events of today's."""
 
     def ended(self, handler: Handler | None = None, *arguments: Any) -> None:
         """Nothing more comes of it: tell this handler, if there is one."""
         self.run.ended(self)
-        if handler is not None:
-            handler(*arguments)
+        fire(handler, *arguments)
 
     def close(self) -> None:
         """End in order."""
@@ -83,23 +83,13 @@ class Run:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self._activities: dict[Activity[Any], None] = {}
+        self.activities: dict[Activity[Any], None] = {}
         self._changed = asyncio.Event()
         self._error: Exception | None = None
-        self._waited_for = False
-
-    def add(self, activity: Activity[Any]) -> None:
-        """Wait for this one, too."""
-        self._activities[activity] = None
-
-    def begin(self, activity: Activity[Any]) -> None:
-        """Begin an activity, and wait for it."""
-        self.add(activity)
-        activity.begin(self)
 
     def ended(self, activity: Activity[Any]) -> None:
         """Nothing more comes of it."""
-        self._activities.pop(activity, None)
+        self.activities.pop(activity, None)
         self._changed.set()
 
     def stop(self) -> None:
@@ -108,23 +98,17 @@ class Run:
 
     def fail(self, error: Exception) -> None:
         """Let ``start()`` raise this; where the program has its own loop, that loop's exception handler gets it."""
-        if self._waited_for:
-            self._error = error
-            self._changed.set()
-        else:
-            self.report("a Preconnection could not be fulfilled", error)
-
-    def report(self, what: str, error: Exception) -> None:
-        """Tell the loop's exception handler, which logs the traceback unless the program has another one."""
-        self.loop.call_exception_handler({"message": what, "exception": error})
+        if CURRENT.get(None) is not self:
+            raise error
+        self._error = error
+        self._changed.set()
 
     async def until_nothing_is_left(self, activities: list[Activity[Any]]) -> None:
         """Begin these and wait until they, and what comes of them, have ended. Cancelling it ends them."""
-        self._waited_for = True
         CURRENT.set(self)
         try:
             for activity in activities:
-                self.begin(activity)
+                activity.begin(self)
             await self._wait()
         except asyncio.CancelledError:
             self._close_all()
@@ -133,11 +117,11 @@ class Run:
                     await self._wait()
             raise
         finally:
-            for activity in tuple(self._activities):
+            for activity in tuple(self.activities):
                 activity.abandon()
 
     async def _wait(self) -> None:
-        while self._activities and self._error is None:
+        while self.activities and self._error is None:
             self._changed.clear()
             await self._changed.wait()
             await asyncio.sleep(0)  # what the last handler did is reported, or begins something new
@@ -145,7 +129,7 @@ class Run:
             raise self._error
 
     def _close_all(self) -> None:
-        for activity in tuple(self._activities):
+        for activity in tuple(self.activities):
             activity.close()
 
 

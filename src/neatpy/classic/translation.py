@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import neatpy
-from neatpy.classic.connection_properties import ConnectionProperties as C
-from neatpy.classic.connection_properties import TCPUserTimeout
-from neatpy.classic.enumerations import AddressPreference
-from neatpy.classic.enumerations import CapacityProfiles as Profiles
+from neatpy.classic.enumerations import AddressPreference, CapacityProfiles, TCPUserTimeout
 from neatpy.classic.enumerations import CommunicationDirections as Ways
+from neatpy.classic.enumerations import ConnectionProperties as C
+from neatpy.classic.enumerations import MessageProperties as M
 from neatpy.classic.enumerations import PreferenceLevel as Level
-from neatpy.classic.message_properties import MessageProperties as M
-from neatpy.classic.selection_properties import SelectionProperties as S
+from neatpy.classic.enumerations import SelectionProperties as S
 from neatpy.classic.utils import log
 
 OldProperty = S | M | C
@@ -22,70 +20,63 @@ Read = Callable[[str], Any]
 
 
 class Row(NamedTuple):
-    """The default of 2020 (None: there was none), today's properties for an old value, and the old value back."""
+    """The default of 2020, today's properties for an old value (none, if RFC 9622 has dropped the property), and the
+    old value back."""
 
     default: Any
     to: Callable[[Any], dict[str, Any]]
     back: Callable[[Read], Any]
 
 
-def translated(prop: OldProperty, value: object) -> dict[str, Any]:
-    """Today's properties by name; none if RFC 9622 has dropped this one. Raises TypeError or ValueError for a value
-    that is not allowed and for a property that is read-only."""
-    names = TABLE[prop].to(value)
-    neatpy.TransportProperties(**names)  # which checks the values
-    return names
-
-
-def apply(prop: OldProperty, value: object, set_one: Callable[[str, Any], object]) -> None:
-    """Set today's properties for an old one; what is read-only or refused is logged and ignored."""
+def apply(prop: Any, value: object, set_one: Callable[[str, Any], object], kind: Any, called: str) -> bool:
+    """Set today's properties for an old one, and say whether that was done. What is no ``kind`` of property, is
+    read-only or has a value that is not allowed is logged and ignored."""
+    if not isinstance(prop, kind):
+        log.warning("%r is no %s and was ignored", prop, called)
+        return False
     try:
-        for name, now in translated(prop, value).items():
+        for name, now in TABLE[prop].to(value).items():
             set_one(name, now)
     except (TypeError, ValueError, AttributeError) as error:
         log.warning("%s was not set: %s", prop.name, error)
+        return False
+    return True
 
 
 def _same(value: Any) -> Any:
     return value
 
 
-def _row(default: Any, name: str, to: Convert = _same, back: Convert = _same) -> Row:
-    return Row(default, lambda value: {name: to(value)}, lambda read: back(read(name)))
-
-
 def _read_only(value: Any) -> Any:
     raise TypeError("it is read-only")
+
+
+def _row(default: Any, name: str, to: Convert = _same, back: Convert = _same) -> Row:
+    return Row(default, lambda value: {name: to(value)}, lambda read: back(read(name)))
 
 
 def _dropped(default: Any) -> Row:
     return Row(default, lambda _: {}, lambda _: default)
 
 
-def _preference(value: Any) -> neatpy.Preference:
-    if not isinstance(value, Level):
-        raise TypeError(f"it takes a PreferenceLevel, not {value!r}")
-    return neatpy.Preference["NO_PREFERENCE" if value is Level.IGNORE else value.name]
+def _one_of(choices: Mapping[Any, str | None]) -> Convert:
+    def converted(value: Any) -> str | None:
+        if value not in choices:
+            raise TypeError(f"it takes one of {', '.join(map(str, choices))}, not {value!r}")
+        return choices[value]
+
+    return converted
 
 
-def _opposite(value: Any) -> neatpy.Preference:
-    """Who wants to do without full checksums wants the opposite of full ones; who does not care gets them."""
-    _preference(value)
-    return _preference(Level(-value.value) if value is not Level.IGNORE else Level.REQUIRE)
+_preference = _one_of({**{level: level.name for level in Level}, Level.IGNORE: "NO_PREFERENCE"})
+
+
+def _levels(*meanings: str | None) -> Convert:
+    return _one_of(dict(zip(Level, meanings, strict=True)))
 
 
 def _pairs(value: Any) -> set[tuple[neatpy.Preference, str]]:
-    return {(_preference(level), name) for level, name in value}
-
-
-def _multipath(value: Any) -> neatpy.Multipath | None:
-    if _preference(value) is neatpy.Preference.NO_PREFERENCE:
-        return None
-    return neatpy.Multipath["ACTIVE" if value.value > 0 else "DISABLED"]
-
-
-def _temporary(value: Any) -> neatpy.Preference:
-    return neatpy.Preference["PREFER" if AddressPreference(value) is AddressPreference.TEMPORARY else "AVOID"]
+    return {(neatpy.Preference[_preference(level)], name) for level, name in value}
 
 
 def _limit(value: Any) -> Any:
@@ -96,19 +87,18 @@ def _unlimited(value: Any) -> Any:
     return -1 if value in (None, math.inf) else value
 
 
-def _limit_row(name: str) -> Row:
-    return _row(-1, name, _limit, _unlimited)
+def _unless_false(value: Any) -> bool:
+    return value is not False
 
 
 def _profile_row(name: str) -> Row:
-    def back(now: Any) -> Profiles:
-        return Profiles.DEFAULT if now is None else Profiles[now.name]
-
-    return _row(Profiles.DEFAULT, name, lambda old: neatpy.CapacityProfile[Profiles(old).name], back)
-
-
-def _unless_false(value: Any) -> bool:
-    return value is not False
+    names = {profile: profile.name for profile in CapacityProfiles}
+    return _row(
+        CapacityProfiles.DEFAULT,
+        name,
+        _one_of(names),
+        lambda now: CapacityProfiles[now.name if now else "DEFAULT"],
+    )
 
 
 _USER_TIMEOUT = {
@@ -123,35 +113,38 @@ def _old_user_timeout(read: Read) -> dict[TCPUserTimeout, Any]:
     return {key: default if value is None else value for key, (value, default) in found.items()}
 
 
-_REQUIRED = (S.RELIABILITY, S.PRESERVE_ORDER, S.CONGESTION_CONTROL)
-_PREFERRED = (S.PRESERVE_MSG_BOUNDARIES, S.MULTISTREAMING)
-_IGNORED = (S.PER_MSG_RELIABILITY, S.ZERO_RTT_MSG, S.SOFT_ERROR_NOTIFY)
-
-_MAXIMUM_SIZES = {
-    C.MAXIMUM_MESSAGE_SIZE_CONCURRENT_WITH_CONNECTION_ESTABLISHMENT: "zero_rtt",
-    C.MAXIMUM_MESSAGE_SIZE_BEFORE_FRAGMENTATION_OR_SEGMENTATION: "singular_transmission_msg_max_len",
-    C.MAXIMUM_MESSAGE_SIZE_ON_SEND: "send_msg_max_len",
-    C.MAXIMUM_MESSAGE_SIZE_ON_RECEIVE: "recv_msg_max_len",
+_SAME_NAMES = {
+    Level.REQUIRE: (S.RELIABILITY, S.PRESERVE_ORDER, S.CONGESTION_CONTROL),
+    Level.PREFER: (S.PRESERVE_MSG_BOUNDARIES, S.MULTISTREAMING),
+    Level.IGNORE: (S.PER_MSG_RELIABILITY, S.ZERO_RTT_MSG, S.SOFT_ERROR_NOTIFY),
 }
+# Who wants to do without full checksums wants the opposite of full ones; who does not care gets them.
+_opposite = _levels("PROHIBIT", "AVOID", "REQUIRE", "PREFER", "REQUIRE")
 
 TABLE: Mapping[OldProperty, Row] = {
-    **{one: _row(Level.REQUIRE, one.name.lower(), _preference) for one in _REQUIRED},
-    **{one: _row(Level.PREFER, one.name.lower(), _preference) for one in _PREFERRED},
-    **{one: _row(Level.IGNORE, one.name.lower(), _preference) for one in _IGNORED},
+    **{
+        one: _row(level, one.name.lower(), _preference)
+        for level, names in _SAME_NAMES.items()
+        for one in names
+    },
     S.PER_MSG_CHECKSUM_LEN_SEND: _row(Level.IGNORE, "full_checksum_send", _opposite),
     S.PER_MSG_CHECKSUM_LEN_RECV: _row(Level.IGNORE, "full_checksum_recv", _opposite),
     S.INTERFACE: _row(None, "interface", _pairs),
     S.PVD: _row(None, "pvd", _pairs),
-    S.LOCAL_ADDRESS_PREFERENCE: _row(None, "use_temporary_local_address", _temporary),
-    S.MULTIPATH: _row(Level.PREFER, "multipath", _multipath),
-    S.DIRECTION: _row(Ways.BIDIRECTIONAL, "direction", lambda way: neatpy.Direction[way.name]),
+    S.LOCAL_ADDRESS_PREFERENCE: _row(
+        None,
+        "use_temporary_local_address",
+        _one_of({AddressPreference.TEMPORARY: "PREFER", AddressPreference.STABLE: "AVOID"}),
+    ),
+    S.MULTIPATH: _row(Level.PREFER, "multipath", _levels("ACTIVE", "ACTIVE", None, "DISABLED", "DISABLED")),
+    S.DIRECTION: _row(Ways.BIDIRECTIONAL, "direction", _one_of({way: way.name for way in Ways})),
     S.RETRANSMIT_NOTIFY: _dropped(Level.IGNORE),
     M.LIFETIME: _row(math.inf, "msg_lifetime"),
     M.PRIORITY: _row(100, "msg_priority"),
     M.ORDERED: _row(True, "msg_ordered", back=_unless_false),
     M.IDEMPOTENT: _row(False, "safely_replayable"),
     M.FINAL: _row(False, "final"),
-    M.CORRUPTION_PROTECTION_LENGTH: _limit_row("msg_checksum_len"),
+    M.CORRUPTION_PROTECTION_LENGTH: _row(-1, "msg_checksum_len", _limit, _unlimited),
     M.RELIABLE_DATA_TRANSFER: _row(True, "msg_reliable", back=_unless_false),
     M.MESSAGE_CAPACITY_PROFILE_OVERRIDE: _profile_row("msg_capacity_profile"),
     M.SINGULAR_TRANSMISSION: Row(
@@ -163,7 +156,9 @@ TABLE: Mapping[OldProperty, Row] = {
     M.EARLY_DATA: _row(None, "early_data", _read_only),
     M.RECEIVING_FINAL_MESSAGE: _row(None, "final", _read_only),
     C.RETRANSMISSION_THRESHOLD_BEFORE_EXCESSIVE_RETRANSMISSION_NOTIFICATION: _dropped(-1),
-    C.REQUIRED_MINIMUM_CORRUPTION_PROTECTION_COVERAGE_FOR_RECEIVING: _limit_row("recv_checksum_len"),
+    C.REQUIRED_MINIMUM_CORRUPTION_PROTECTION_COVERAGE_FOR_RECEIVING: _row(
+        -1, "recv_checksum_len", _limit, _unlimited
+    ),
     C.PRIORITY: _row(100, "conn_priority"),
     C.TIMEOUT_FOR_ABORTING_CONNECTION: _row(
         -1, "conn_timeout", lambda value: None if value == -1 else value, _unlimited
@@ -171,7 +166,14 @@ TABLE: Mapping[OldProperty, Row] = {
     C.CONNECTION_GROUP_TRANSMISSION_SCHEDULER: _row(
         "Weighted fair queueing", "conn_scheduler", back=lambda now: now.name.replace("_", " ").capitalize()
     ),
-    **{one: _row(-1, name, _read_only, _unlimited) for one, name in _MAXIMUM_SIZES.items()},
+    C.MAXIMUM_MESSAGE_SIZE_CONCURRENT_WITH_CONNECTION_ESTABLISHMENT: _row(
+        -1, "zero_rtt", _read_only, _unlimited
+    ),
+    C.MAXIMUM_MESSAGE_SIZE_BEFORE_FRAGMENTATION_OR_SEGMENTATION: _row(
+        -1, "singular_transmission_msg_max_len", _read_only, _unlimited
+    ),
+    C.MAXIMUM_MESSAGE_SIZE_ON_SEND: _row(-1, "send_msg_max_len", _read_only, _unlimited),
+    C.MAXIMUM_MESSAGE_SIZE_ON_RECEIVE: _row(-1, "recv_msg_max_len", _read_only, _unlimited),
     C.CAPACITY_PROFILE: _profile_row("conn_capacity_profile"),
     C.BOUNDS_ON_SEND_OR_RECEIVE_RATE: Row(
         (-1, -1),
@@ -184,3 +186,5 @@ TABLE: Mapping[OldProperty, Row] = {
         _old_user_timeout,
     ),
 }
+UNSET = (S.INTERFACE, S.PVD, S.LOCAL_ADDRESS_PREFERENCE)
+"""What had no value by default."""
