@@ -28,7 +28,7 @@ from neatpy.classic import (
     TransportPropertyProfiles,
 )
 
-from .programs import BOTH_STACKS, ECHO, run, running
+from .programs import BOTH_STACKS, ECHO, run, run_complaining, running
 
 S, M, C = SelectionProperties, MessageProperties, ConnectionProperties
 
@@ -283,6 +283,26 @@ def test_the_properties_of_a_connection_can_be_asked_for_and_set(free_port: int,
             "ESTABLISHED True True 40.0",
             "CLOSED False False 40.0",
         ]
+
+
+def test_a_connection_keeps_a_property_that_the_rfc_has_dropped(free_port: int) -> None:
+    with running(ECHO, free_port):
+        said, complained = run_complaining(
+            """
+            THRESHOLD = ConnectionProperties.RETRANSMISSION_THRESHOLD_BEFORE_EXCESSIVE_RETRANSMISSION_NOTIFICATION
+            def ready(connection):
+                say(connection.get_properties()["props"].connection_properties[THRESHOLD])
+                connection.close()
+            properties = wanted()
+            properties.add(THRESHOLD, 5)
+            preconnection = client(properties)
+            preconnection.initiate().HANDLE_STATE_READY = ready
+            preconnection.start()
+            """,
+            free_port,
+        )
+    assert said == ["5"]
+    assert "does nothing" in complained
 
 
 @BOTH_STACKS

@@ -131,7 +131,8 @@ class Connection(Activity[neatpy.Connection]):
         if self._real is None:
             return {"state": ConnectionState.ESTABLISHING, "send": False, "receive": False, "props": found}
         now = self._real.get_properties()
-        found.connection_properties = {prop: TABLE[prop].back(now.get) for prop in ConnectionProperties}
+        told = {prop: TABLE[prop].back(now.get) for prop in ConnectionProperties}
+        found.connection_properties |= {prop: value for prop, value in told.items() if value is not None}
         state = ConnectionState[self._real.state.name]
         return {"state": state, "send": now["can_send"], "receive": now["can_receive"], "props": found}
 

@@ -20,8 +20,8 @@ Read = Callable[[str], Any]
 
 
 class Row(NamedTuple):
-    """The default of 2020, today's properties for an old value (none, if RFC 9622 has dropped the property), and the
-    old value back."""
+    """The default of 2020, today's properties for an old value, and the old value back. Of a property that RFC 9622 has
+    dropped, today's are none and there is nothing to give back."""
 
     default: Any
     to: Callable[[Any], dict[str, Any]]
@@ -56,7 +56,7 @@ def _row(default: Any, name: str, to: Convert = _same, back: Convert = _same) ->
 
 
 def _dropped(default: Any) -> Row:
-    return Row(default, lambda _: {}, lambda _: default)
+    return Row(default, lambda _: {}, lambda _: None)
 
 
 def _one_of(choices: Mapping[Any, str | None]) -> Convert:
