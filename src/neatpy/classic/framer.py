@@ -60,11 +60,16 @@ class ExampleFramer(Framer):
         """There is no farewell."""
 
     def new_sent_message(
-        self, connection: Any, message_data: bytes, context: Any, sent_handler: Any, is_end: bool
+        self,
+        connection: Any,
+        message_data: bytes,
+        message_context: Any,
+        sent_handler: Any,
+        is_end_of_message: bool,
     ) -> None:
         """Send the length and the Message."""
         framed = len(message_data).to_bytes(4, "big") + message_data
-        connection.message_framer.send(connection, framed, context, sent_handler, is_end)
+        connection.message_framer.send(connection, framed, message_context, sent_handler, is_end_of_message)
 
     def handle_received_data(self, connection: Any) -> None:
         """Read the length, then deliver so many bytes."""
@@ -74,32 +79,19 @@ class ExampleFramer(Framer):
         framer.deliver_and_advance_receive_cursor(connection, context, int.from_bytes(header, "big"), True)
 
 
-def _passed_on(name: str) -> Callable[..., None]:
-    def pass_on(self: MessageFramer, connection: Any = None, *arguments: Any) -> None:
-        getattr(self._handle, name)(*map(_todays, arguments))
-
-    return pass_on
-
-
 class MessageFramer:
     """What a framer of 1.0 calls. It belongs to one framer on one Connection; ``connection`` is there for old times'
-    sake. Methods without a word here are those of today's ``MessageFramer``, with their arguments behind it:
-    ``advance_receive_cursor(connection, length)``, ``deliver(connection, context, data, is_end)``,
-    ``deliver_and_advance_receive_cursor(connection, context, length, is_end)``, ``make_connection_ready(connection)``.
-    """
+    sake."""
 
-    advance_receive_cursor = _passed_on("advance_receive_cursor")
-    deliver = _passed_on("deliver")
-    deliver_and_advance_receive_cursor = _passed_on("deliver_and_advance_receive_cursor")
-    make_connection_ready = _passed_on("make_connection_ready")
-
-    def __init__(self, handle: neatpy.MessageFramer, preconnection: Preconnection) -> None:
+    def __init__(self, handle: neatpy.MessageFramer, adapter: Adapter) -> None:
         self._handle = handle
-        self._preconnection = preconnection
+        self._adapter = adapter
 
-    def send(self, connection: Any, data: bytes, context: Any, sent_handler: Any, is_end: bool) -> None:
+    def send(
+        self, connection: Any, data: bytes, message_context: Any, sent_handler: Any, is_end_of_message: bool
+    ) -> None:
         """Pass data on to the next framer below, or to the protocol stack."""
-        self._handle.send(data, _todays(context), is_end)
+        self._handle.send(data, _todays(message_context), is_end_of_message)
 
     def parse(self, connection: Any, minimum: int, maximum: float) -> tuple[bytes, MessageContext, bool]:
         """Look at ``minimum`` to ``maximum`` bytes from the cursor on. If fewer are there this does not return: it
@@ -107,13 +99,31 @@ class MessageFramer:
         data, context, is_end = self._handle.parse(minimum, maximum)
         return data, MessageContext(context), is_end
 
+    def advance_receive_cursor(self, connection: Any, length: int) -> None:
+        """Discard so many bytes."""
+        self._handle.advance_receive_cursor(length)
+
+    def deliver_and_advance_receive_cursor(
+        self, connection: Any, context: MessageContext | None, length: int, is_end: bool
+    ) -> None:
+        """Deliver so many bytes as a Message, or part of one; some may be still to come."""
+        self._handle.deliver_and_advance_receive_cursor(_todays(context), length, is_end)
+
+    def deliver(self, connection: Any, context: MessageContext | None, data: bytes, is_end: bool) -> None:
+        """Deliver data that the framer made itself."""
+        self._handle.deliver(_todays(context), data, is_end)
+
     def prepend_framer(self, connection: Any, other_framer: Framer) -> None:
         """Put a framer between this one and the application, while this one is not ready: in ``start``, say."""
-        self._handle.prepend_framer(Adapter(other_framer, self._preconnection))
+        self._handle.prepend_framer(Adapter(other_framer, self._adapter.preconnection))
 
     def append_framer(self, new_framer: Framer) -> None:
         """The same, as 1.0 also called it."""
         self.prepend_framer(None, new_framer)
+
+    def make_connection_ready(self, connection: Any = None) -> None:
+        """The framer's handshake is complete."""
+        self._handle.make_connection_ready()
 
     def fail_connection(self, connection: Any, error: object) -> None:
         """End the Connection; before it is ready, only this attempt to establish it."""
@@ -129,14 +139,11 @@ class Adapter(neatpy.Framer):
         if not isinstance(framer, Framer):
             raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
         self._framer = framer
-        self._preconnection = preconnection
+        self.preconnection = preconnection
 
     def start(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``start``, and ready."""
-        handle.state = (
-            self._preconnection.connection_for(connection),
-            MessageFramer(handle, self._preconnection),
-        )
+        handle.state = self.preconnection.connection_for(connection), MessageFramer(handle, self)
         if _call(handle, self._framer.start) is not False:
             handle.make_connection_ready()
 
@@ -149,9 +156,7 @@ class Adapter(neatpy.Framer):
         self, connection: Any, handle: neatpy.MessageFramer, data: Any, context: Any, end_of_message: bool
     ) -> None:
         """The old ``new_sent_message``."""
-        _call(
-            handle, self._framer.new_sent_message, bytes(data), MessageContext(context), None, end_of_message
-        )
+        _call(handle, self._framer.new_sent_message, bytes(data), MessageContext(context), None, end_of_message)
 
     def handle_received_data(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``handle_received_data``."""
@@ -169,5 +174,5 @@ def _call(handle: neatpy.MessageFramer, method: Callable[..., object], *argument
             old.message_framer = before
 
 
-def _todays(argument: Any) -> Any:
-    return argument.translated if isinstance(argument, MessageContext) else argument
+def _todays(context: MessageContext | None) -> neatpy.MessageContext | None:
+    return None if context is None else context.translated
