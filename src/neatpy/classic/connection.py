@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from neatpy.classic.enumerations import (
     SendErrorReason,
     SupportedProtocolStacks,
 )
-from neatpy.classic.message_context import MessageContext, MessageDataObject
+from neatpy.classic.message_context import MessageContext, MessageDataObject, todays
 from neatpy.classic.receiving import Receiver
 from neatpy.classic.running import Activity, once_begun
 from neatpy.classic.translation import TABLE, apply
@@ -56,10 +55,6 @@ class Connection(Activity[neatpy.Connection]):
         self._parts: neatpy.MessageContext | None = None
         self._receiver = Receiver(self)
         self._unreported = 0
-        self._peer_is_done = False
-
-    def __repr__(self) -> str:
-        return f"<classic {self._real!r}>"
 
     @once_begun
     def send(
@@ -72,7 +67,7 @@ class Connection(Activity[neatpy.Connection]):
         """Send a Message, or with ``end_of_message`` False part of one: parts with the same context, or one after
         the other without any, are one Message. ``sent_handler(connection, error_reason)`` hears that it was sent
         (the reason is None then) or why not; one with a single argument hears only of what was sent."""
-        context = None if message_context is None else message_context.translated
+        context = todays(message_context)
         if context is None and not (end_of_message and self._parts is None):
             context = self._parts or neatpy.MessageContext()
             self._parts = None if end_of_message else context
@@ -101,12 +96,7 @@ class Connection(Activity[neatpy.Connection]):
         clone = Connection(self.preconnection, lambda: self._real.clone())
         clone._clone_error_handler = clone_error_handler
         clone._properties = copy.deepcopy(self._properties)
-        self._begin_other(clone)
-        return clone
-
-    @once_begun
-    def _begin_other(self, clone: Connection) -> None:
-        clone.begin(self.run)
+        return clone.begin_soon()
 
     @once_begun
     def close(self) -> None:
@@ -140,9 +130,8 @@ class Connection(Activity[neatpy.Connection]):
     def set_property(self, connection_property: Any, value: object) -> None:
         """Set a Connection Property, on the whole group except for PRIORITY. What is none, is read-only or is refused
         is logged and ignored."""
-        apply(
-            connection_property, value, self._real.set_property, ConnectionProperties, "Connection Property"
-        )
+        set_one = self._real.set_property
+        apply(connection_property, value, set_one, ConnectionProperties, "Connection Property")
 
     @property
     def transport_stack(self) -> SupportedProtocolStacks | None:
@@ -160,11 +149,6 @@ class Connection(Activity[neatpy.Connection]):
         real.on_connection_error = self._broken
         if real.initial_send is not None:
             self._report_to(self.first_sent_handler, real.initial_send)
-
-    def abandon(self) -> None:
-        """End at once, and tell nobody."""
-        self._real.on_establishment_error = self._real.on_closed = self._real.on_connection_error = None
-        self._real.abort()
 
     def established(self, *, initiated: bool) -> None:
         """Messages come from now on."""
@@ -186,25 +170,16 @@ class Connection(Activity[neatpy.Connection]):
             self.ended(clone_handler, *(self, error)[: 1 + takes_two(clone_handler)])
         elif error.reason is neatpy.Reason.CONNECTION_CLOSED:
             self.closed(real)
-        elif error.reason is neatpy.Reason.NO_CANDIDATES:
-            self.ended()
-            self.preconnection.unfulfilled(error, self.run)
         else:
             self._broken(real, error)
 
     def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
-        self.ended(self.HANDLE_STATE_CONNECTION_ERROR, self)
-        if self.HANDLE_STATE_CONNECTION_ERROR is None:
-            log.log(logging.INFO if real.stack else logging.WARNING, "%r: %s", self, error)
+        self.failed(error, self.HANDLE_STATE_CONNECTION_ERROR, self)
 
-    def peer_is_done(self) -> None:
-        """All that the peer sent has been received. In 1.0 that was the end of the Connection, and programs do not
+    def close_if_done(self) -> None:
+        """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
         close by themselves; but what sent handlers go on to send is still to leave."""
-        self._peer_is_done = True
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._peer_is_done and not self._unreported:
+        if self._receiver.peer_is_done and not self._unreported:
             self._real.close()
 
     # What became of sends
@@ -229,7 +204,7 @@ class Connection(Activity[neatpy.Connection]):
             else:
                 log.warning("a Message was not sent: %s", reason.value)
         finally:
-            self._close_if_done()
+            self.close_if_done()
 
     def _reason(self, error: BaseException | None) -> SendErrorReason | None:
         if error is None:

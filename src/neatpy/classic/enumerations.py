@@ -1,6 +1,9 @@
-"""The enumerations of NEATPy 1.0, also those that name properties. Plain data: the translation says what they mean."""
+"""The enumerations of NEATPy 1.0, also those that name properties. The translation says what they mean."""
 
 from enum import Enum
+
+from neatpy import CapacityProfile as CapacityProfiles
+from neatpy import Direction as CommunicationDirections
 
 __all__ = [
     "AddressPreference", "CapacityProfiles", "CommunicationDirections", "ConnectionProperties", "ConnectionState",
@@ -16,12 +19,14 @@ SelectionProperties = Enum(
 )
 """Most take a ``PreferenceLevel``; ``INTERFACE`` and ``PVD`` pairs such as ``[(PreferenceLevel.REQUIRE, "eth0")]``,
 ``LOCAL_ADDRESS_PREFERENCE`` an ``AddressPreference``, and ``DIRECTION`` one of ``CommunicationDirections``."""
+
 MessageProperties = Enum(
     "MessageProperties",
     "LIFETIME PRIORITY ORDERED IDEMPOTENT FINAL CORRUPTION_PROTECTION_LENGTH RELIABLE_DATA_TRANSFER "
     "MESSAGE_CAPACITY_PROFILE_OVERRIDE SINGULAR_TRANSMISSION ECN EARLY_DATA RECEIVING_FINAL_MESSAGE",
 )
 """``LIFETIME`` is in seconds, and the lower ``PRIORITY`` leaves first. The last three are read-only."""
+
 ConnectionProperties = Enum(
     "ConnectionProperties",
     "RETRANSMISSION_THRESHOLD_BEFORE_EXCESSIVE_RETRANSMISSION_NOTIFICATION "
@@ -31,34 +36,24 @@ ConnectionProperties = Enum(
     "MAXIMUM_MESSAGE_SIZE_ON_RECEIVE CAPACITY_PROFILE BOUNDS_ON_SEND_OR_RECEIVE_RATE USER_TIMEOUT_TCP",
 )
 """-1 is "not set" or "unlimited"; times are in seconds, rates in bits per second. Maximum sizes are read-only."""
+
 TCPUserTimeout = Enum("TCPUserTimeout", "ADVERTISED_USER_TIMEOUT USER_TIMEOUT_ENABLED CHANGEABLE")
 """The keys of ``USER_TIMEOUT_TCP``; the first is in seconds, the others are True or False."""
+
 PreferenceLevel = Enum(
     "PreferenceLevel", {"REQUIRE": 2, "PREFER": 1, "IGNORE": 0, "AVOID": -1, "PROHIBIT": -2}
 )
 """How much a Selection Property matters."""
+
 ServiceLevel = Enum("ServiceLevel", {"INTRINSIC_SERVICE": 2, "OPTIONAL": 0, "NOT_PROVIDED": -2})
 """How a protocol stack provides a feature."""
+
 ConnectionState = Enum("ConnectionState", "ESTABLISHING ESTABLISHED CLOSING CLOSED")
 SupportedProtocolStacks = Enum("SupportedProtocolStacks", "UDP UDPLITE TCP MPTCP SCTP")
-CommunicationDirections = Enum(
-    "CommunicationDirections", "BIDIRECTIONAL UNIDIRECTIONAL_SEND UNIDIRECTIONAL_RECEIVE"
-)
 AddressPreference = Enum("AddressPreference", "STABLE TEMPORARY")
 TransportPropertyProfiles = Enum(
     "TransportPropertyProfiles", "RELIABLE_INORDER_STREAM RELIABLE_MESSAGE UNRELIABLE_DATAGRAM"
 )
-
-
-class CapacityProfiles(Enum):
-    """What traffic wants of the network; the values are DSCPs."""
-
-    DEFAULT = 0
-    SCAVENGER = 1
-    LOW_LATENCY_INTERACTIVE = 36
-    LOW_LATENCY_NON_INTERACTIVE = 18
-    CONSTANT_RATE_STREAMING = 28
-    CAPACITY_SEEKING = 10
 
 
 class SendErrorReason(Enum):

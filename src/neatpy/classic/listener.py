@@ -9,7 +9,7 @@ import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.enumerations import ListenErrorReasons
 from neatpy.classic.running import Activity, once_begun
-from neatpy.classic.utils import Handler, fire, log, shim_print
+from neatpy.classic.utils import Handler, fire, shim_print
 
 __all__ = ["Connection", "ListenErrorReasons", "Listener", "shim_print"]
 
@@ -31,7 +31,7 @@ class Listener(Activity[neatpy.Listener]):
         """Accept no more; accepted Connections live on."""
         self._real.stop()
 
-    close = stop
+    close = abort = stop
 
     @once_begun
     def set_new_connection_limit(self, value: float) -> None:
@@ -51,15 +51,10 @@ class Listener(Activity[neatpy.Listener]):
     # For the Run
 
     def listen_to(self, real: neatpy.Listener) -> None:
-        real.on_establishment_error = self._failed
+        real.on_establishment_error = self._not_established
         real.on_stopped = lambda _: self.ended(self.HANDLE_STATE_STOPPED)
         real.on_connection_received = self._received
         asyncio.ensure_future(real).add_done_callback(self._bound)
-
-    def abandon(self) -> None:
-        """End at once, and tell nobody."""
-        self._real.on_stopped = None
-        self._real.stop()
 
     # Events
 
@@ -73,13 +68,8 @@ class Listener(Activity[neatpy.Listener]):
         connection.established(initiated=False)
         fire(self.HANDLE_CONNECTION_RECEIVED, connection)
 
-    def _failed(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
-        self.ended()
-        if error.reason is neatpy.Reason.NO_CANDIDATES:
-            self.preconnection.unfulfilled(error, self.run)
-        elif self.HANDLE_STATE_LISTEN_ERROR is None:
-            log.error("the Listener could not listen: %s", error)
-        elif error.reason is neatpy.Reason.POLICY_PROHIBITED:
-            self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.PROHIBITED_BY_POLICY)
-        else:
-            self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.UNRESOLVED_LOCAL_ENDPOINT)
+    def _not_established(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
+        reason = ListenErrorReasons.UNRESOLVED_LOCAL_ENDPOINT
+        if error.reason is neatpy.Reason.POLICY_PROHIBITED:
+            reason = ListenErrorReasons.PROHIBITED_BY_POLICY
+        self.failed(error, self.HANDLE_STATE_LISTEN_ERROR, reason)

@@ -60,3 +60,8 @@ class MessageContext:
     def get_local_endpoint(self) -> LocalEndpoint | None:
         """Where a received Message arrived; None for one to be sent."""
         return LocalEndpoint.of(self.translated.local_endpoint)
+
+
+def todays(context: MessageContext | None) -> neatpy.MessageContext | None:
+    """Today's context, if there is one."""
+    return None if context is None else context.translated

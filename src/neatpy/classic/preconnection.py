@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.classic.framer import Adapter, Framer
 from neatpy.classic.listener import Listener
-from neatpy.classic.message_context import MessageContext
-from neatpy.classic.running import Activity, Run, current_run
+from neatpy.classic.message_context import MessageContext, todays
+from neatpy.classic.running import Run, current_run
 from neatpy.classic.security_parameters import Certificate, SecurityParameters
 from neatpy.classic.transport_properties import TransportProperties
 from neatpy.classic.utils import Handler, shim_print
@@ -19,8 +19,6 @@ __all__ = [
     "Connection", "Framer", "Listener", "LocalEndpoint", "MessageContext", "Preconnection", "RemoteEndpoint",
     "TransportProperties", "shim_print",
 ]  # fmt: skip
-
-_A = TypeVar("_A", bound=Activity[Any])
 
 
 class Preconnection:
@@ -45,7 +43,7 @@ class Preconnection:
         self.security_needed = security_needed
         self.unfulfilled_handler = unfulfilled_handler
         self._framers: list[Adapter] = []
-        self._waiting: list[Activity[Any]] = []
+        self.waiting: list[Callable[[Run], None]] = []  # what is to be done when the loop runs
         self._run: Run | None = None
         self._streams: dict[str | None, bool] = {}
 
@@ -58,7 +56,7 @@ class Preconnection:
 
         Raises ValueError without a Remote Endpoint, and ValueError or TypeError for one that can be none."""
         real = self._translated(listening=False)
-        return self._begin(Connection(self, lambda: real.initiate(timeout)))
+        return Connection(self, lambda: real.initiate(timeout)).begin_soon()
 
     def initiate_with_send(
         self,
@@ -69,17 +67,17 @@ class Preconnection:
     ) -> Connection:
         """Connect, and send a first Message with the handshake where that is possible. Raises as ``initiate``."""
         real = self._translated(listening=False)
-        context = None if message_context is None else message_context.translated
-        connection = Connection(self, lambda: real.initiate_with_send(message_data, context, timeout))
+        first = message_data, todays(message_context)
+        connection = Connection(self, lambda: real.initiate_with_send(*first, timeout))
         connection.first_sent_handler = sent_handler
-        return self._begin(connection)
+        return connection.begin_soon()
 
     def listen(self) -> Listener:
         """Listen at the Local Endpoint, as soon as an event loop runs.
 
         Raises ValueError without a Local Endpoint, and ValueError or TypeError for one that can be none."""
         real = self._translated(listening=True)
-        return self._begin(Listener(self, real.listen))
+        return Listener(self, real.listen).begin_soon()
 
     def start(self) -> None:
         """Run an event loop until no Connection and no Listener is left, or ``stop()`` or Ctrl-C ends them.
@@ -115,33 +113,17 @@ class Preconnection:
         """Whether a Connection is a stream of bytes with nothing that finds Messages in it."""
         if self._framers:
             return False
-        known = self._streams.get(real.stack)
-        if known is None:
-            known = self._streams[real.stack] = not real.get_properties()["preserve_msg_boundaries"]
-        return known
-
-    def unfulfilled(self, error: neatpy.TransportServicesError, run: Run) -> None:
-        """No protocol stack meets the properties."""
-        if self.unfulfilled_handler is None:
-            run.fail(error)
-        else:
-            self.unfulfilled_handler()
+        if real.stack not in self._streams:
+            self._streams[real.stack] = not real.get_properties()["preserve_msg_boundaries"]
+        return self._streams[real.stack]
 
     async def _start(self) -> None:
         self._run = Run()
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         try:
             await self._run.until_nothing_is_left(waiting)
         finally:
             self._run = None
-
-    def _begin(self, activity: _A) -> _A:
-        run = current_run()
-        if run is None:
-            self._waiting.append(activity)
-        else:
-            activity.begin(run)
-        return activity
 
     def _translated(self, listening: bool) -> neatpy.Preconnection:
         local, remote = self.local_endpoint, self.remote_endpoint

@@ -6,14 +6,14 @@ It knows Connections and Listeners only as activities: what they have in common,
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import neatpy
-from neatpy.classic.utils import Handler, fire
+from neatpy.classic.utils import Handler, fire, log
 
 if TYPE_CHECKING:
     from neatpy.classic.preconnection import Preconnection
@@ -35,34 +35,54 @@ class Activity(Generic[_Real]):
         self.preconnection = preconnection
         self._open_real = open_real
         self._real = None  # type: ignore[assignment]  # until it has begun; whoever needs it waits for that
-        self._early: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<classic {self._real!r}>"
+
+    def begin_soon(self) -> Self:
+        """Begin at once where an event loop runs, else as soon as ``start()`` runs one."""
+        run = current_run()
+        if run is None:
+            self.preconnection.waiting.append(self.begin)
+        else:
+            self.begin(run)
+        return self
 
     def begin(self, run: Run) -> None:
-        """The loop runs: begin, and do what was called so far."""
+        """Begin, as a part of this Run."""
         self.run, self._real = run, self._open_real()
         run.activities[self] = None
         self.listen_to(self._real)
-        early, self._early = self._early, []
-        for action in early:
-            try:
-                action()
-            except Exception as error:
-                what = f"what was called on {self!r} before start() raised"
-                run.loop.call_exception_handler({"message": what, "exception": error})
 
     def listen_to(self, real: _Real) -> None:
         """Ask for the events of today's."""
 
-    def ended(self, handler: Handler | None = None, *arguments: Any) -> None:
-        """Nothing more comes of it: tell this handler, if there is one."""
-        self.run.ended(self)
-        fire(handler, *arguments)
+    def ended(self, handler: Handler | None, *arguments: Any) -> None:
+        """Nothing more comes of it: tell this handler, if there is one, unless the Run is over."""
+        if self in self.run.activities:
+            del self.run.activities[self]
+            try:
+                fire(handler, *arguments)
+            finally:
+                self.run.loop.call_soon(self.run.end_if_idle)
+
+    def failed(
+        self, error: neatpy.TransportServicesError, handler: Handler | None, *arguments: object
+    ) -> None:
+        """The same, because of an error; one that nobody hears is logged."""
+        if error.reason is neatpy.Reason.NO_CANDIDATES:
+            self.ended(self.preconnection.unfulfilled_handler or partial(self.run.fail, error))
+            return
+        if handler is None:
+            level = logging.INFO if isinstance(error, neatpy.ConnectionError) else logging.WARNING
+            log.log(level, "%r: %s", self, error)
+        self.ended(handler, *arguments)
 
     def close(self) -> None:
         """End in order."""
 
-    def abandon(self) -> None:
-        """End at once, and tell nobody."""
+    def abort(self) -> None:
+        """End at once."""
 
 
 def once_begun(action: _Action) -> _Action:
@@ -71,7 +91,7 @@ def once_begun(action: _Action) -> _Action:
     @wraps(action)
     def now_or_later(self: Activity[Any], *arguments: Any, **named: Any) -> None:
         if self._real is None:
-            self._early.append(partial(action, self, *arguments, **named))
+            self.preconnection.waiting.append(lambda _: action(self, *arguments, **named))
         else:
             action(self, *arguments, **named)
 
@@ -84,13 +104,7 @@ class Run:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.activities: dict[Activity[Any], None] = {}
-        self._changed = asyncio.Event()
-        self._error: Exception | None = None
-
-    def ended(self, activity: Activity[Any]) -> None:
-        """Nothing more comes of it."""
-        self.activities.pop(activity, None)
-        self._changed.set()
+        self._over: asyncio.Future[None] = self.loop.create_future()
 
     def stop(self) -> None:
         """End all activities in order, soon. May be called from any thread."""
@@ -100,33 +114,31 @@ class Run:
         """Let ``start()`` raise this; where the program has its own loop, that loop's exception handler gets it."""
         if CURRENT.get(None) is not self:
             raise error
-        self._error = error
-        self._changed.set()
+        if not self._over.done():
+            self._over.set_exception(error)
 
-    async def until_nothing_is_left(self, activities: list[Activity[Any]]) -> None:
-        """Begin these and wait until they, and what comes of them, have ended. Cancelling it ends them."""
+    def end_if_idle(self) -> None:
+        """Let ``start()`` return if nothing is left."""
+        if not self.activities and not self._over.done():
+            self._over.set_result(None)
+
+    async def until_nothing_is_left(self, actions: Iterable[Callable[[Run], None]]) -> None:
+        """Do this and wait until what comes of it has ended. Cancelling it ends everything."""
         CURRENT.set(self)
+        for action in actions:
+            self.loop.call_soon(action, self)
+        self.loop.call_soon(self.end_if_idle)
         try:
-            for activity in activities:
-                activity.begin(self)
-            await self._wait()
+            await asyncio.wait((self._over,))
         except asyncio.CancelledError:
             self._close_all()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE):
-                    await self._wait()
+            await asyncio.wait((self._over,), timeout=GRACE)
             raise
         finally:
-            for activity in tuple(self.activities):
-                activity.abandon()
-
-    async def _wait(self) -> None:
-        while self.activities and self._error is None:
-            self._changed.clear()
-            await self._changed.wait()
-            await asyncio.sleep(0)  # what the last handler did is reported, or begins something new
-        if self._error is not None:
-            raise self._error
+            left, self.activities = self.activities, {}
+            for activity in left:
+                activity.abort()
+        self._over.result()
 
     def _close_all(self) -> None:
         for activity in tuple(self.activities):

@@ -1,17 +1,14 @@
 """The Transport Properties of NEATPy 1.0: three dictionaries, and what they mean to NEATPy now."""
 
-from collections.abc import Iterable
 from copy import copy
 from functools import partialmethod
 from typing import Any
 
 import neatpy
-from neatpy.classic.enumerations import ConnectionProperties as ConnectionProperties
-from neatpy.classic.enumerations import MessageProperties as MessageProperties
+from neatpy.classic.enumerations import ConnectionProperties, MessageProperties, SelectionProperties
 from neatpy.classic.enumerations import PreferenceLevel as PreferenceLevel
-from neatpy.classic.enumerations import SelectionProperties as SelectionProperties
 from neatpy.classic.enumerations import TransportPropertyProfiles as TransportPropertyProfiles
-from neatpy.classic.translation import TABLE, UNSET, OldProperty, apply
+from neatpy.classic.translation import TABLE, OldProperty, apply
 from neatpy.classic.utils import log, shim_print
 
 __all__ = [
@@ -19,15 +16,23 @@ __all__ = [
     "TransportPropertyProfiles", "shim_print",
 ]  # fmt: skip
 
-_S = SelectionProperties
-_PROFILED = (_S.RELIABILITY, _S.PRESERVE_ORDER, _S.CONGESTION_CONTROL, _S.PRESERVE_MSG_BOUNDARIES)
-_PROFILES = {
-    TransportPropertyProfiles.RELIABLE_INORDER_STREAM: ("REQUIRE", "REQUIRE", "REQUIRE", "PROHIBIT"),
-    TransportPropertyProfiles.RELIABLE_MESSAGE: ("REQUIRE", "REQUIRE", "REQUIRE", "REQUIRE"),
-    TransportPropertyProfiles.UNRELIABLE_DATAGRAM: ("PROHIBIT", "IGNORE", "IGNORE", "REQUIRE"),
+_PROFILES: dict[TransportPropertyProfiles | None, dict[OldProperty, Any]] = {
+    None: {},
+    TransportPropertyProfiles.RELIABLE_INORDER_STREAM: {
+        SelectionProperties.PRESERVE_MSG_BOUNDARIES: PreferenceLevel.PROHIBIT
+    },
+    TransportPropertyProfiles.RELIABLE_MESSAGE: {
+        SelectionProperties.PRESERVE_MSG_BOUNDARIES: PreferenceLevel.REQUIRE
+    },
+    TransportPropertyProfiles.UNRELIABLE_DATAGRAM: {
+        SelectionProperties.RELIABILITY: PreferenceLevel.PROHIBIT,
+        SelectionProperties.PRESERVE_ORDER: PreferenceLevel.IGNORE,
+        SelectionProperties.CONGESTION_CONTROL: PreferenceLevel.IGNORE,
+        SelectionProperties.PRESERVE_MSG_BOUNDARIES: PreferenceLevel.REQUIRE,
+        MessageProperties.IDEMPOTENT: True,
+    },
 }
-_OTHER_DEFAULTS = (_S.PRESERVE_MSG_BOUNDARIES, _S.MULTIPATH)
-"""Properties whose default is another one now."""
+"""Where they differ from the defaults."""
 
 
 class TransportProperties:
@@ -38,11 +43,8 @@ class TransportProperties:
         self.selection_properties = _defaults(SelectionProperties)
         self.message_properties = _defaults(MessageProperties)
         self.connection_properties = _defaults(ConnectionProperties)
-        if property_profile is not None:
-            for prop, level in zip(_PROFILED, _PROFILES[property_profile], strict=True):
-                self.add(prop, PreferenceLevel[level])
-        if property_profile is TransportPropertyProfiles.UNRELIABLE_DATAGRAM:
-            self.add(MessageProperties.IDEMPOTENT, True)
+        for prop, value in _PROFILES[property_profile].items():
+            self.add(prop, value)
 
     def add(self, prop: OldProperty, value: Any) -> None:
         """Set a property."""
@@ -61,15 +63,16 @@ class TransportProperties:
 
     def default(self, prop: OldProperty) -> None:
         """Take back what was set."""
-        self._place(prop).pop(prop, None)
-        self._place(prop).update(_defaults([prop]))
+        self._place(prop)[prop] = copy(TABLE[prop].default)
 
     def translated(self) -> neatpy.TransportProperties:
         """As NEATPy has them now. Raises TypeError or ValueError for what the dictionaries hold and is not allowed."""
-        result = neatpy.TransportProperties()
+        result = neatpy.TransportProperties(
+            preserve_msg_boundaries="prefer", multipath="active"
+        )  # by default, then
         held = {**self.selection_properties, **self.message_properties, **self.connection_properties}
         for prop, value in held.items():
-            if prop in _OTHER_DEFAULTS or value != TABLE[prop].default:
+            if value != TABLE[prop].default:
                 for name, now in TABLE[prop].to(value).items():
                     result.set(name, now)
         return result
@@ -80,5 +83,5 @@ class TransportProperties:
         return self.message_properties if isinstance(prop, MessageProperties) else self.connection_properties
 
 
-def _defaults(properties: Iterable[OldProperty]) -> dict[Any, Any]:
-    return {prop: copy(TABLE[prop].default) for prop in properties if prop not in UNSET}
+def _defaults(kind: type[Any]) -> dict[Any, Any]:
+    return {prop: copy(TABLE[prop].default) for prop in kind}
