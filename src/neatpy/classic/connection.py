@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import neatpy
-from neatpy.classic.enumerations import (
-    ConnectionProperties,
-    ConnectionState,
-    SendErrorReason,
-    SupportedProtocolStacks,
-)
+from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
 from neatpy.classic.message_context import MessageContext, MessageDataObject, todays
-from neatpy.classic.receiving import Receiver
-from neatpy.classic.running import Activity, once_begun
+from neatpy.classic.receiving import Receiving
+from neatpy.classic.running import once_begun
 from neatpy.classic.translation import TABLE, apply
-from neatpy.classic.transport_properties import TransportProperties
+from neatpy.classic.transport_properties import ConnectionProperties, TransportProperties
 from neatpy.classic.utils import Handler, fire, log, shim_print, takes_two
 
 if TYPE_CHECKING:
@@ -33,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Connection(Activity[neatpy.Connection]):
+class Connection(Receiving):
     """A Connection, made by a Preconnection, a Listener or ``clone``; never directly.
 
     ``HANDLE_STATE_READY``, ``HANDLE_STATE_CLOSED`` and ``HANDLE_STATE_CONNECTION_ERROR`` are functions of the
@@ -53,8 +47,6 @@ class Connection(Activity[neatpy.Connection]):
         self._properties: TransportProperties = copy.deepcopy(preconnection.transport_properties)
         self._clone_error_handler: Handler | None = None
         self._parts: neatpy.MessageContext | None = None
-        self._receiver = Receiver(self)
-        self._unreported = 0
 
     @once_begun
     def send(
@@ -73,18 +65,6 @@ class Connection(Activity[neatpy.Connection]):
             self._parts = None if end_of_message else context
         self._report_to(sent_handler, self._real.send(message_data, context, end_of_message=end_of_message))
 
-    def receive(
-        self, handler: Handler | None, min_incomplete_length: int | None = None, max_length: float = math.inf
-    ) -> None:
-        """Ask for one Message. ``handler(connection, message_data_object, message_context, is_end_of_message, error)``
-        is called once: ``is_end_of_message`` is None for a whole Message, False for a part of one and True for its
-        last part. Parts come from ``min_incomplete_length`` bytes on, or above ``max_length``.
-
-        Over a stream of bytes without a framer, whatever bytes are there are taken for a Message; it is False where
-        they reach ``max_length``. When the Connection breaks, ``error`` says how and there are no data."""
-        maximum = None if max_length == math.inf else int(max_length)
-        self._receiver.request(handler, min_incomplete_length or None, maximum)
-
     def batch(self, batch_block: Callable[[], object]) -> None:
         """Call a function, and send together what it sends."""
         with nullcontext() if self._real is None else self._real.batch():
@@ -101,7 +81,7 @@ class Connection(Activity[neatpy.Connection]):
     @once_begun
     def close(self) -> None:
         """Deliver everything sent, then end. A receive that waits for more than there is gets what there is."""
-        self._receiver.hand_over()
+        self.hand_over()
         self._real.close()
 
     @once_begun
@@ -112,7 +92,7 @@ class Connection(Activity[neatpy.Connection]):
     @once_begun
     def stop(self) -> None:
         """End everything that runs: ``start()`` returns when all Connections have delivered what was sent."""
-        self.run.stop()
+        self.runner.stop()
 
     def get_properties(self) -> dict[str, Any]:
         """A snapshot: ``state``, ``send`` and ``receive`` (whether one can), and ``props``, TransportProperties with
@@ -150,10 +130,6 @@ class Connection(Activity[neatpy.Connection]):
         if real.initial_send is not None:
             self._report_to(self.first_sent_handler, real.initial_send)
 
-    def established(self, *, initiated: bool) -> None:
-        """Messages come from now on."""
-        self._receiver.start(self._real, self.preconnection.is_stream(self._real), initiated)
-
     # Events
 
     def _ready(self, real: neatpy.Connection) -> None:
@@ -176,26 +152,18 @@ class Connection(Activity[neatpy.Connection]):
     def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
         self.failed(error, self.HANDLE_STATE_CONNECTION_ERROR, self)
 
-    def close_if_done(self) -> None:
-        """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
-        close by themselves; but what sent handlers go on to send is still to leave."""
-        if self._receiver.peer_is_done and not self._unreported:
-            self._real.close()
-
     # What became of sends
 
     def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
-        refusal = self._reason(future.exception()) if future.done() else None
+        refusal = self._reason(future) if future.done() else None
         if handler is not None:
-            self._unreported += 1
-            future.add_done_callback(
-                lambda _: self._report(handler, refusal or self._reason(future.exception()))
-            )
+            self.unreported += 1
+            future.add_done_callback(lambda _: self._report(handler, refusal or self._reason(future)))
         elif refusal is not None:
             log.warning("a Message was not sent: %s", refusal.value)
 
     def _report(self, handler: Handler, reason: SendErrorReason | None) -> None:
-        self._unreported -= 1
+        self.unreported -= 1
         try:
             if takes_two(handler):
                 handler(self, reason)
@@ -206,8 +174,8 @@ class Connection(Activity[neatpy.Connection]):
         finally:
             self.close_if_done()
 
-    def _reason(self, error: BaseException | None) -> SendErrorReason | None:
-        if error is None:
+    def _reason(self, sent: asyncio.Future[neatpy.MessageContext]) -> SendErrorReason | None:
+        if (error := sent.exception()) is None:
             return None
         if isinstance(error, neatpy.Expired):
             return SendErrorReason.MESSAGE_EXPIRED

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import neatpy
+from neatpy.classic.connection import Connection
 from neatpy.classic.message_context import MessageContext, todays
 from neatpy.classic.utils import shim_print
-
-if TYPE_CHECKING:
-    from neatpy.classic.connection import Connection
-    from neatpy.classic.preconnection import Preconnection
 
 __all__ = ["ExampleFramer", "Framer", "MessageFramer", "shim_print"]
 
@@ -61,16 +58,11 @@ class ExampleFramer(Framer):
         """There is no farewell."""
 
     def new_sent_message(
-        self,
-        connection: Any,
-        message_data: bytes,
-        message_context: Any,
-        sent_handler: Any,
-        is_end_of_message: bool,
+        self, connection: Any, data: bytes, context: Any, sent_handler: Any, is_end: bool
     ) -> None:
         """Send the length and the Message."""
-        framed = len(message_data).to_bytes(4, "big") + message_data
-        connection.message_framer.send(connection, framed, message_context, sent_handler, is_end_of_message)
+        framed = len(data).to_bytes(4, "big") + data
+        connection.message_framer.send(connection, framed, context, sent_handler, is_end)
 
     def handle_received_data(self, connection: Any) -> None:
         """Read the length, then deliver so many bytes."""
@@ -127,7 +119,7 @@ class MessageFramer:
 
     def prepend_framer(self, connection: Any, other_framer: Framer) -> None:
         """Put a framer between this one and the application, while this one is not ready: in ``start``, say."""
-        self._handle.prepend_framer(Adapter(other_framer, self._connection.preconnection))
+        self._handle.prepend_framer(Adapter(other_framer, self._connection.preconnection.connection_for))
 
     def append_framer(self, new_framer: Framer) -> None:
         """The same, as 1.0 also called it."""
@@ -145,17 +137,17 @@ class MessageFramer:
 
 
 class Adapter(neatpy.Framer):
-    """A framer of 1.0 as one of today, for the Connections of one Preconnection."""
+    """A framer of 1.0 as one of today; ``connection_for`` finds the Connection of 1.0, too."""
 
-    def __init__(self, framer: Framer, preconnection: Preconnection) -> None:
+    def __init__(self, framer: Framer, connection_for: Callable[[neatpy.Connection], Connection]) -> None:
         if not isinstance(framer, Framer):
             raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
         self._framer = framer
-        self._preconnection = preconnection
+        self._connection_for = connection_for
 
     def start(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``start``, and ready."""
-        handle.state = MessageFramer(handle, self._preconnection.connection_for(connection))
+        handle.state = MessageFramer(handle, self._connection_for(connection))
         if handle.state.run(self._framer.start) is not False:
             handle.make_connection_ready()
 

@@ -64,7 +64,7 @@ class Listener(Activity[neatpy.Listener]):
 
     def _received(self, _: neatpy.Listener, real: neatpy.Connection) -> None:
         connection = self.preconnection.connection_for(real)
-        connection.begin(self.run)
+        connection.begin()
         connection.established(initiated=False)
         fire(self.HANDLE_CONNECTION_RECEIVED, connection)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.classic.framer import Adapter, Framer
 from neatpy.classic.listener import Listener
 from neatpy.classic.message_context import MessageContext, todays
-from neatpy.classic.running import Run, current_run
+from neatpy.classic.running import Runner
 from neatpy.classic.security_parameters import Certificate, SecurityParameters
 from neatpy.classic.transport_properties import TransportProperties
 from neatpy.classic.utils import Handler, shim_print
@@ -21,7 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Preconnection:
+class Preconnection(Runner):
     """Endpoints, properties and framers of Connections to be.
 
     ``security_needed`` is False for none, True for encryption **without any verification of who the peer is**, or
@@ -37,19 +35,18 @@ class Preconnection:
         security_needed: bool | SecurityParameters = False,
         unfulfilled_handler: Handler | None = None,
     ) -> None:
+        super().__init__()
         self.local_endpoint = local_endpoint
         self.remote_endpoint = remote_endpoint
         self.transport_properties = transport_properties or TransportProperties()
         self.security_needed = security_needed
         self.unfulfilled_handler = unfulfilled_handler
         self._framers: list[Adapter] = []
-        self.waiting: list[Callable[[Run], None]] = []  # what is to be done when the loop runs
-        self._run: Run | None = None
         self._streams: dict[str | None, bool] = {}
 
     def add_framer(self, framer: Framer) -> None:
         """Put a framer on top: the last one added sees application data first."""
-        self._framers.append(Adapter(framer, self))
+        self._framers.append(Adapter(framer, self.connection_for))
 
     def initiate(self, timeout: float | None = None) -> Connection:
         """Connect to the Remote Endpoint, for at most ``timeout`` seconds, as soon as an event loop runs.
@@ -79,25 +76,6 @@ class Preconnection:
         real = self._translated(listening=True)
         return Listener(self, real.listen).begin_soon()
 
-    def start(self) -> None:
-        """Run an event loop until no Connection and no Listener is left, or ``stop()`` or Ctrl-C ends them.
-
-        Raises RuntimeError inside a running loop, where everything runs already, or while it runs in another thread;
-        EstablishmentError as the class says."""
-        if current_run() is not None:
-            raise RuntimeError("start() inside a running event loop: what is initiated there runs already")
-        if self._run is not None:
-            raise RuntimeError("this Preconnection has been started already")
-        try:
-            neatpy.run(self._start())
-        except KeyboardInterrupt:
-            shim_print("interrupted", level="error")
-
-    def stop(self) -> None:
-        """End everything that ``start()`` runs; callable from any thread."""
-        if self._run is not None:
-            self._run.stop()
-
     # For Connections, Listeners and framers
 
     def connection_for(self, real: neatpy.Connection) -> Connection:
@@ -117,25 +95,14 @@ class Preconnection:
             self._streams[real.stack] = not real.get_properties()["preserve_msg_boundaries"]
         return self._streams[real.stack]
 
-    async def _start(self) -> None:
-        self._run = Run()
-        waiting, self.waiting = self.waiting, []
-        try:
-            await self._run.until_nothing_is_left(waiting)
-        finally:
-            self._run = None
-
     def _translated(self, listening: bool) -> neatpy.Preconnection:
         local, remote = self.local_endpoint, self.remote_endpoint
         if (local if listening else remote) is None:
             raise ValueError(f"this needs a {'Local' if listening else 'Remote'} Endpoint")
-        return neatpy.Preconnection(
-            None if local is None else local.translated(),
-            None if remote is None else remote.translated(),
-            self.transport_properties.translated(),
-            self._security(listening),
-            self._framers,
-        )
+        here = None if local is None else local.translated()
+        there = None if remote is None else remote.translated()
+        properties = self.transport_properties.translated()
+        return neatpy.Preconnection(here, there, properties, self._security(listening), self._framers)
 
     def _security(self, listening: bool) -> SecurityParameters:
         """As asked for. True encrypts and trusts whatever certificate the peer presents, as 1.0 did; a Listener makes

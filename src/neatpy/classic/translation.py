@@ -12,6 +12,7 @@ from neatpy.classic.enumerations import MessageProperties as M
 from neatpy.classic.enumerations import PreferenceLevel as Level
 from neatpy.classic.enumerations import SelectionProperties as S
 from neatpy.classic.enumerations import TCPUserTimeout as Timeout
+from neatpy.classic.enumerations import TransportPropertyProfiles as Profiles
 from neatpy.classic.utils import log
 
 OldProperty = S | M | C
@@ -154,3 +155,17 @@ TABLE: Mapping[OldProperty, Row] = {
         lambda read: {key: row.back(read) for key, row in _USER_TIMEOUT.items()},
     ),
 }
+
+PROFILES: Mapping[Profiles | None, Mapping[OldProperty, Any]] = {
+    None: {},
+    Profiles.RELIABLE_INORDER_STREAM: {S.PRESERVE_MSG_BOUNDARIES: Level.PROHIBIT},
+    Profiles.RELIABLE_MESSAGE: {S.PRESERVE_MSG_BOUNDARIES: Level.REQUIRE},
+    Profiles.UNRELIABLE_DATAGRAM: {
+        S.RELIABILITY: Level.PROHIBIT,
+        S.PRESERVE_ORDER: Level.IGNORE,
+        S.CONGESTION_CONTROL: Level.IGNORE,
+        S.PRESERVE_MSG_BOUNDARIES: Level.REQUIRE,
+        M.IDEMPOTENT: True,
+    },
+}
+"""Where they differ from the defaults."""

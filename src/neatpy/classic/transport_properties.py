@@ -8,31 +8,13 @@ import neatpy
 from neatpy.classic.enumerations import ConnectionProperties, MessageProperties, SelectionProperties
 from neatpy.classic.enumerations import PreferenceLevel as PreferenceLevel
 from neatpy.classic.enumerations import TransportPropertyProfiles as TransportPropertyProfiles
-from neatpy.classic.translation import TABLE, OldProperty, apply
+from neatpy.classic.translation import PROFILES, TABLE, OldProperty, apply
 from neatpy.classic.utils import log, shim_print
 
 __all__ = [
     "ConnectionProperties", "MessageProperties", "PreferenceLevel", "SelectionProperties", "TransportProperties",
     "TransportPropertyProfiles", "shim_print",
 ]  # fmt: skip
-
-_PROFILES: dict[TransportPropertyProfiles | None, dict[OldProperty, Any]] = {
-    None: {},
-    TransportPropertyProfiles.RELIABLE_INORDER_STREAM: {
-        SelectionProperties.PRESERVE_MSG_BOUNDARIES: PreferenceLevel.PROHIBIT
-    },
-    TransportPropertyProfiles.RELIABLE_MESSAGE: {
-        SelectionProperties.PRESERVE_MSG_BOUNDARIES: PreferenceLevel.REQUIRE
-    },
-    TransportPropertyProfiles.UNRELIABLE_DATAGRAM: {
-        SelectionProperties.RELIABILITY: PreferenceLevel.PROHIBIT,
-        SelectionProperties.PRESERVE_ORDER: PreferenceLevel.IGNORE,
-        SelectionProperties.CONGESTION_CONTROL: PreferenceLevel.IGNORE,
-        SelectionProperties.PRESERVE_MSG_BOUNDARIES: PreferenceLevel.REQUIRE,
-        MessageProperties.IDEMPOTENT: True,
-    },
-}
-"""Where they differ from the defaults."""
 
 
 class TransportProperties:
@@ -43,7 +25,7 @@ class TransportProperties:
         self.selection_properties = _defaults(SelectionProperties)
         self.message_properties = _defaults(MessageProperties)
         self.connection_properties = _defaults(ConnectionProperties)
-        for prop, value in _PROFILES[property_profile].items():
+        for prop, value in PROFILES[property_profile].items():
             self.add(prop, value)
 
     def add(self, prop: OldProperty, value: Any) -> None:
