@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import neatpy
 from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
@@ -15,11 +16,6 @@ from neatpy.classic.running import once_begun
 from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.transport_properties import ConnectionProperties, TransportProperties
 from neatpy.classic.utils import Handler, fire, log, shim_print, takes_two
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from neatpy.classic.preconnection import Preconnection
 
 __all__ = [
     "Connection", "ConnectionProperties", "ConnectionState", "MessageContext", "MessageDataObject", "SendErrorReason",
@@ -41,12 +37,8 @@ class Connection(Receiving):
     """For the Message of ``initiate_with_send``."""
     message_framer: Any = None
     """The MessageFramer of the framer that is at work just now."""
-
-    def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
-        super().__init__(preconnection, open_real)
-        self._properties: TransportProperties = copy.deepcopy(preconnection.transport_properties)
-        self._clone_error_handler: Handler | None = None
-        self._parts: neatpy.MessageContext | None = None
+    _clone_error_handler: Handler | None = None
+    _parts: neatpy.MessageContext | None = None  # of the Message that has been sent in part
 
     @once_begun
     def send(
@@ -75,7 +67,6 @@ class Connection(Receiving):
         ``clone_error_handler(clone)``, or ``(clone, error)`` if it takes two, is called."""
         clone = Connection(self.preconnection, lambda: self._real.clone())
         clone._clone_error_handler = clone_error_handler
-        clone._properties = copy.deepcopy(self._properties)
         return clone.begin_soon()
 
     @once_begun
@@ -97,7 +88,7 @@ class Connection(Receiving):
     def get_properties(self) -> dict[str, Any]:
         """A snapshot: ``state``, ``send`` and ``receive`` (whether one can), and ``props``, TransportProperties with
         the Connection Properties as they are now."""
-        found = copy.deepcopy(self._properties)
+        found = copy.deepcopy(self.preconnection.transport_properties)
         if self._real is None:
             return {"state": ConnectionState.ESTABLISHING, "send": False, "receive": False, "props": found}
         now = self._real.get_properties()
@@ -126,7 +117,7 @@ class Connection(Receiving):
         real.on_ready = self._ready
         real.on_closed = self.closed
         real.on_establishment_error = self._not_established
-        real.on_connection_error = self._broken
+        real.on_connection_error = lambda _, error: self._broken(error)
         if real.initial_send is not None:
             self._report_to(self.first_sent_handler, real.initial_send)
 
@@ -147,28 +138,26 @@ class Connection(Receiving):
         elif error.reason is neatpy.Reason.CONNECTION_CLOSED:
             self.closed(real)
         else:
-            self._broken(real, error)
+            self._broken(error)
 
-    def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
+    def _broken(self, error: neatpy.TransportServicesError) -> None:
         self.failed(error, self.HANDLE_STATE_CONNECTION_ERROR, self)
 
     # What became of sends
 
     def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
         refusal = self._reason(future) if future.done() else None
-        if handler is not None:
+        if handler is not None or refusal is not None:
             self.unreported += 1
             future.add_done_callback(lambda _: self._report(handler, refusal or self._reason(future)))
-        elif refusal is not None:
-            log.warning("a Message was not sent: %s", refusal.value)
 
-    def _report(self, handler: Handler, reason: SendErrorReason | None) -> None:
+    def _report(self, handler: Handler | None, reason: SendErrorReason | None) -> None:
         self.unreported -= 1
         try:
             if takes_two(handler):
-                handler(self, reason)
+                fire(handler, self, reason)
             elif reason is None:
-                handler(self)
+                fire(handler, self)
             else:
                 log.warning("a Message was not sent: %s", reason.value)
         finally:

@@ -45,8 +45,7 @@ class Listener(Activity[neatpy.Listener]):
     @property
     def port(self) -> int:
         """The port that is listened on, which the system chose where 0 was asked for; 0 before that."""
-        endpoints = self._real.local_endpoints if self._real else ()
-        return next((endpoint.port or 0 for endpoint in endpoints), 0)
+        return next((endpoint.port or 0 for endpoint in self._real.local_endpoints), 0) if self._real else 0
 
     # For the Run
 
@@ -69,7 +68,6 @@ class Listener(Activity[neatpy.Listener]):
         fire(self.HANDLE_CONNECTION_RECEIVED, connection)
 
     def _not_established(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
-        reason = ListenErrorReasons.UNRESOLVED_LOCAL_ENDPOINT
-        if error.reason is neatpy.Reason.POLICY_PROHIBITED:
-            reason = ListenErrorReasons.PROHIBITED_BY_POLICY
+        prohibited = error.reason is neatpy.Reason.POLICY_PROHIBITED
+        reason = ListenErrorReasons["PROHIBITED_BY_POLICY" if prohibited else "UNRESOLVED_LOCAL_ENDPOINT"]
         self.failed(error, self.HANDLE_STATE_LISTEN_ERROR, reason)

@@ -45,11 +45,10 @@ class MessageContext:
 
     def get(self, key: Any, scope: Any = None) -> Any:
         """A Message Property, or with a framer as ``scope`` what it knows; None if there is none."""
-        context = self.translated
         if scope is not None:
-            return context.get(scope, key)
+            return self.translated.get(scope, key)
         if isinstance(key, MessageProperties):
-            return TABLE[key].back(lambda name: getattr(context, name))
+            return TABLE[key].back(lambda name: getattr(self.translated, name))
         log.warning("%r is no Message Property", key)
         return None
 

@@ -56,7 +56,8 @@ class Receiving(Activity[neatpy.Connection]):
 
     def established(self, *, initiated: bool) -> None:
         """Messages come from now on. Over a stream any bytes will do; otherwise whole Messages come."""
-        self._is_stream, self._in_use = self.preconnection.is_stream(self._real), initiated
+        framed = self.preconnection.framers or self._real.get_properties()["preserve_msg_boundaries"]
+        self._is_stream, self._in_use = not framed, initiated
         self._ask()
 
     def hand_over(self) -> None:

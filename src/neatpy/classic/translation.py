@@ -26,8 +26,8 @@ class Row(NamedTuple):
     dropped, today's are none and there is nothing to give back."""
 
     default: Any
-    to: Callable[[Any], dict[str, Any]]
-    back: Callable[[Read], Any]
+    to: Callable[[Any], dict[str, Any]] = lambda _: {}
+    back: Callable[[Read], Any] = lambda _: None
 
 
 def apply(prop: Any, value: object, set_one: Callable[[str, Any], object], kind: Any, called: str) -> bool:
@@ -68,10 +68,6 @@ def _told(name: str, default: Any = -1) -> Row:
     return _row(default, name, refuse)
 
 
-def _dropped(default: Any) -> Row:
-    return Row(default, lambda _: {}, lambda _: None)
-
-
 def _member(kind: type[Enum], *meanings: Any) -> Convert:
     """Takes a member of this enumeration; in order, what each of them is now."""
     now = dict(zip(kind, meanings, strict=True))
@@ -90,6 +86,7 @@ _preference = _member(Level, *neatpy.Preference)
 # Who wants to do without full checksums wants the opposite of full ones; who does not care gets them.
 _opposite = _member(Level, "PROHIBIT", "AVOID", "REQUIRE", "PREFER", "REQUIRE")
 _multipath = _member(Level, "ACTIVE", "ACTIVE", None, "DISABLED", "DISABLED")
+_temporary = _member(AddressPreference, "AVOID", "PREFER")
 _USER_TIMEOUT = {
     Timeout.ADVERTISED_USER_TIMEOUT: _row(300, "tcp.user_timeout_value"),
     Timeout.USER_TIMEOUT_ENABLED: _row(False, "tcp.user_timeout_enabled"),
@@ -109,12 +106,10 @@ TABLE: Mapping[OldProperty, Row] = {
     S.CONGESTION_CONTROL: _row(Level.REQUIRE, "congestion_control", _preference),
     S.INTERFACE: _row((), "interface", _pairs),
     S.PVD: _row((), "pvd", _pairs),
-    S.LOCAL_ADDRESS_PREFERENCE: _row(
-        None, "use_temporary_local_address", _member(AddressPreference, "AVOID", "PREFER")
-    ),
+    S.LOCAL_ADDRESS_PREFERENCE: _row(None, "use_temporary_local_address", _temporary),
     S.MULTIPATH: _row(Level.PREFER, "multipath", _multipath),
     S.DIRECTION: _row(CommunicationDirections.BIDIRECTIONAL, "direction"),
-    S.RETRANSMIT_NOTIFY: _dropped(Level.IGNORE),
+    S.RETRANSMIT_NOTIFY: Row(Level.IGNORE),
     S.SOFT_ERROR_NOTIFY: _row(Level.IGNORE, "soft_error_notify", _preference),
     M.LIFETIME: _row(math.inf, "msg_lifetime"),
     M.PRIORITY: _row(100, "msg_priority"),
@@ -128,7 +123,7 @@ TABLE: Mapping[OldProperty, Row] = {
     M.ECN: _told("ecn", None),
     M.EARLY_DATA: _told("early_data", None),
     M.RECEIVING_FINAL_MESSAGE: _told("final", None),
-    C.RETRANSMISSION_THRESHOLD_BEFORE_EXCESSIVE_RETRANSMISSION_NOTIFICATION: _dropped(-1),
+    C.RETRANSMISSION_THRESHOLD_BEFORE_EXCESSIVE_RETRANSMISSION_NOTIFICATION: Row(-1),
     C.REQUIRED_MINIMUM_CORRUPTION_PROTECTION_COVERAGE_FOR_RECEIVING: _row(-1, "recv_checksum_len", _limit),
     C.PRIORITY: _row(100, "conn_priority"),
     C.TIMEOUT_FOR_ABORTING_CONNECTION: _row(-1, "conn_timeout", lambda old: None if old == -1 else old),
