@@ -117,7 +117,7 @@ class Connection(Receiving):
         real.on_ready = self._ready
         real.on_closed = self.closed
         real.on_establishment_error = self._not_established
-        real.on_connection_error = lambda _, error: self._broken(error)
+        real.on_connection_error = self._broken
         if real.initial_send is not None:
             self._report_to(self.first_sent_handler, real.initial_send)
 
@@ -138,9 +138,9 @@ class Connection(Receiving):
         elif error.reason is neatpy.Reason.CONNECTION_CLOSED:
             self.closed(real)
         else:
-            self._broken(error)
+            self._broken(real, error)
 
-    def _broken(self, error: neatpy.TransportServicesError) -> None:
+    def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
         self.failed(error, self.HANDLE_STATE_CONNECTION_ERROR, self)
 
     # What became of sends

@@ -29,10 +29,11 @@ class Receiving(Activity[neatpy.Connection]):
     def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
         super().__init__(preconnection, open_real)
         self._requests: deque[tuple[Handler | None, int | None, int | None]] = deque()
-        self._answer: _Answer | None = None  # to the first request, or, without any, what looks ahead
+        self._answer: _Answer | None = (
+            None  # that is awaited: to the first request, or, without any, a look ahead
+        )
         self._kept: tuple[neatpy.Message, int] | None = None  # and how much of it has been handed out
-        self._is_stream: bool | None = None  # known when it is established
-        self._in_use = self._in_parts = self._over = self._peer_is_done = False
+        self._is_stream = self._in_use = self._in_parts = self._over = self._peer_is_done = False
         self.unreported = 0  # sends of which nobody was told yet what became of them
 
     def receive(
@@ -51,19 +52,21 @@ class Receiving(Activity[neatpy.Connection]):
         if not self._over:
             maximum = None if max_length == math.inf else int(max_length)
             self._requests.append((handler, min_incomplete_length or None, maximum))
-            if self._answer is None or (self._is_ahead and self._answer.cancel()):
-                self._ask()  # no longer ahead, of which nothing is lost
+            if len(self._requests) == 1:
+                self._withdraw()  # what looks ahead
 
     def established(self, *, initiated: bool) -> None:
         """Messages come from now on. Over a stream any bytes will do; otherwise whole Messages come."""
-        framed = self.preconnection.framers or self._real.get_properties()["preserve_msg_boundaries"]
-        self._is_stream, self._in_use = not framed, initiated
-        self._ask()
+        self._is_stream, self._in_use = self.preconnection.is_stream(self._real), initiated
+        self._task = asyncio.get_running_loop().create_task(self._go_on())
 
     def hand_over(self) -> None:
         """The Connection is about to close: whoever waits for more than there is gets what there is."""
-        if self._requests and (self._answer is None or self._answer.cancel()):
-            self._ask(1)
+        if self._requests and self._kept is None and self._withdraw():
+            rest = self._real.receive(1)
+            if rest.done() and rest.exception() is None:
+                self._kept = rest.result(), 0
+            rest.cancel()
 
     def close_if_done(self) -> None:
         """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
@@ -71,46 +74,50 @@ class Receiving(Activity[neatpy.Connection]):
         if self._peer_is_done and not self.unreported:
             self._real.close()
 
-    def _ask(self, least: int | None = None) -> None:
-        if self._is_stream is None:
-            return
-        self._is_ahead = not self._requests
+    async def _go_on(self) -> None:
+        """Answer the first request, or look ahead, until nothing more can come. A task that awaits is resumed as soon
+        as data come, sooner than a callback would be called."""
+        while not self._over:
+            ahead = not self._requests
+            try:
+                if ahead or self._kept is None:
+                    self._answer = self._ask()
+                    message = await self._answer
+                    self._answer = None
+                else:
+                    message = self._take_kept(*self._kept, self._requests[0][2])
+            except asyncio.CancelledError:
+                if self._answer is not None:
+                    raise  # the loop ends: it was not withdrawn here
+            except neatpy.ReceiveError as error:
+                self._end(error)
+            else:
+                if not message.data and self._is_stream:
+                    continue  # the end of a stream is no Message
+                if ahead:
+                    self._kept = message, 0
+                else:
+                    self._tell(message, *self._requests.popleft())
+
+    def _ask(self) -> _Answer:
         if self._requests:
             _, minimum, maximum = self._requests[0]
-            if self._kept is not None:
-                self._answer = self._take_kept(*self._kept, maximum)
-            else:
-                least = least or minimum or (1 if self._is_stream else None)
-                self._answer = self._real.receive(least, maximum)
-        elif self._kept is None and not self._over:
-            self._answer = self._real.receive()
-        if self._answer is not None:
-            self._answer.add_done_callback(self._answered)
+            return self._real.receive(minimum or (1 if self._is_stream else None), maximum)
+        if self._kept is not None:
+            return asyncio.get_running_loop().create_future()  # until somebody receives
+        return self._real.receive()
 
-    def _take_kept(self, message: neatpy.Message, start: int, maximum: int | None) -> _Answer:
+    def _withdraw(self) -> bool:
+        """Ask no longer, of which nothing is lost. False if an answer is on its way already."""
+        if self._answer is not None and self._answer.cancel():
+            self._answer = None
+        return self._answer is None
+
+    def _take_kept(self, message: neatpy.Message, start: int, maximum: int | None) -> neatpy.Message:
         end = len(message) if maximum is None else start + maximum
         self._kept = (message, end) if end < len(message) else None
         whole = message.end_of_message and self._kept is None
-        answer: _Answer = asyncio.get_running_loop().create_future()
-        answer.set_result(neatpy.Message(message.data[start:end], message.context, whole))
-        return answer
-
-    def _answered(self, answer: _Answer) -> None:
-        if answer is not self._answer:
-            return  # it was withdrawn
-        self._answer = None
-        try:
-            if (error := answer.exception()) is not None:
-                self._end(error, None if self._is_ahead else self._requests.popleft()[0])
-            elif not answer.result().data and self._is_stream:
-                pass  # the end of a stream is no Message
-            elif self._is_ahead:
-                self._kept = answer.result(), 0
-            else:
-                self._tell(answer.result(), *self._requests.popleft())
-        finally:
-            if self._answer is None:  # the handler has not received again
-                self._ask()
+        return neatpy.Message(message.data[start:end], message.context, whole)
 
     def _tell(self, message: neatpy.Message, handler: Handler | None, _: object, maximum: int | None) -> None:
         data, whole, self._in_use = message.data, message.end_of_message, True
@@ -118,15 +125,23 @@ class Receiving(Activity[neatpy.Connection]):
             whole = maximum is None or len(data) < maximum
         is_end = whole if self._in_parts or not whole else None
         self._in_parts = not whole and not self._is_stream
-        fire(handler, self, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
+        self._call(handler, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
 
-    def _end(self, error: BaseException, handler: Handler | None) -> None:
+    def _end(self, error: neatpy.ReceiveError) -> None:
         """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
         they are told. On an accepted Connection that broke before anything came neither: most of these have only lost
         the peer's race between stacks, and handlers of 1.0 would take it for an empty Message."""
         self._over = True
-        if getattr(error, "reason", None) is neatpy.Reason.CONNECTION_CLOSED:
+        if error.reason is neatpy.Reason.CONNECTION_CLOSED:
             self._peer_is_done = True
             self.close_if_done()
         elif self._in_use:
-            fire(handler, self, MessageDataObject(b"", 0), MessageContext(), None, error)
+            for handler, _, _ in self._requests:
+                self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, error)
+
+    def _call(self, handler: Handler | None, *arguments: object) -> None:
+        try:
+            fire(handler, self, *arguments)
+        except Exception as error:
+            context = {"message": f"a receive handler of {self!r} raised", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
@@ -170,7 +169,8 @@ def once_begun(action: _Action) -> _Action:
 
 
 def _is_in_loop() -> bool:
-    with suppress(RuntimeError):
+    try:
         asyncio.get_running_loop()
-        return True
-    return False
+    except RuntimeError:
+        return False
+    return True
