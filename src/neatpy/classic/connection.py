@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import neatpy
 from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
 from neatpy.classic.message_context import MessageContext, MessageDataObject, todays
-from neatpy.classic.receiving import Receiving
-from neatpy.classic.running import once_begun
+from neatpy.classic.running import Activity, once_begun
 from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.transport_properties import ConnectionProperties, TransportProperties
 from neatpy.classic.utils import Handler, fire, log, shim_print, takes_two
+
+if TYPE_CHECKING:
+    from neatpy.classic.preconnection import Preconnection
 
 __all__ = [
     "Connection", "ConnectionProperties", "ConnectionState", "MessageContext", "MessageDataObject", "SendErrorReason",
     "SupportedProtocolStacks", "TransportProperties", "shim_print",
 ]  # fmt: skip
 
+_Answer = asyncio.Future[neatpy.Message]
 
-class Connection(Receiving):
+
+class Connection(Activity[neatpy.Connection]):
     """A Connection, made by a Preconnection, a Listener or ``clone``; never directly.
 
     ``HANDLE_STATE_READY``, ``HANDLE_STATE_CLOSED`` and ``HANDLE_STATE_CONNECTION_ERROR`` are functions of the
@@ -38,7 +44,19 @@ class Connection(Receiving):
     message_framer: Any = None
     """The MessageFramer of the framer that is at work just now."""
     _clone_error_handler: Handler | None = None
-    _parts: neatpy.MessageContext | None = None  # of the Message that has been sent in part
+    _parts: neatpy.MessageContext | None = None
+    """Of the Message that has been sent in part."""
+
+    def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
+        super().__init__(preconnection, open_real)
+        self._unreported = 0  # sends of which nobody was told yet what became of them
+        self._requests: deque[tuple[Handler | None, int | None, int | None]] = deque()
+        self._answer: _Answer | None = (
+            None  # that is awaited: to the first request, or, without any, a look ahead
+        )
+        self._kept: tuple[neatpy.Message, int] | None = None  # and how much of it has been handed out
+        self._over: neatpy.ReceiveError | None = None  # why no more will come
+        self._is_stream = self._in_use = self._in_parts = False
 
     @once_begun
     def send(
@@ -57,6 +75,25 @@ class Connection(Receiving):
             self._parts = None if end_of_message else context
         self._report_to(sent_handler, self._real.send(message_data, context, end_of_message=end_of_message))
 
+    def receive(
+        self, handler: Handler | None, min_incomplete_length: int | None = None, max_length: float = math.inf
+    ) -> None:
+        """Ask for one Message. ``handler(connection, message_data_object, message_context, is_end_of_message, error)``
+        is called once: ``is_end_of_message`` is None for a whole Message, False for a part of one and True for its
+        last part. Parts come from ``min_incomplete_length`` bytes on, or above ``max_length``.
+
+        Over a stream of bytes without a framer, whatever bytes are there are taken for a Message; it is False where
+        they reach ``max_length``. When the Connection breaks, ``error`` says how and there are no data. Nothing comes
+        of it when no more can come, as handlers of 1.0 receive again whatever they are told. Raises ValueError for
+        lengths below 1 (but 0 bytes on are whole Messages)."""
+        if (min_incomplete_length or 1) < 1 or max_length < 1:
+            raise ValueError("a receive takes at least 1 byte")
+        if self._over is None:
+            maximum = None if max_length == math.inf else int(max_length)
+            self._requests.append((handler, min_incomplete_length or None, maximum))
+            if len(self._requests) == 1:
+                self._withdraw()  # what looks ahead
+
     def batch(self, batch_block: Callable[[], object]) -> None:
         """Call a function, and send together what it sends."""
         with nullcontext() if self._real is None else self._real.batch():
@@ -72,7 +109,7 @@ class Connection(Receiving):
     @once_begun
     def close(self) -> None:
         """Deliver everything sent, then end. A receive that waits for more than there is gets what there is."""
-        self.hand_over()
+        self._hand_over()
         self._real.close()
 
     @once_begun
@@ -143,16 +180,112 @@ class Connection(Receiving):
     def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
         self.failed(error, self.HANDLE_STATE_CONNECTION_ERROR, self)
 
+    # What comes
+
+    def established(self, *, initiated: bool) -> None:
+        """Messages come from now on. Over a stream any bytes will do; otherwise whole Messages come."""
+        self._is_stream, self._in_use = self.preconnection.is_stream(self._real), initiated
+        self._receiving = asyncio.get_running_loop().create_task(self._receive_all())
+
+    async def _receive_all(self) -> None:
+        """Answer the first request, until nothing more can come. While there is none, this looks one Message ahead:
+        that is how the end of the peer's data is noticed, of which 1.0 told a program that did not receive just then,
+        too. What it finds is kept for the next receive.
+
+        This is a task because one that awaits is resumed as soon as data come, sooner than a callback is called."""
+        while self._over is None:
+            ahead = not self._requests
+            try:
+                if ahead or self._kept is None:
+                    self._answer = self._ask()
+                    message = await self._answer
+                    if self._unreported:
+                        await asyncio.sleep(0)  # who sent hears of that before the answer
+                    self._answer = None
+                else:
+                    message = self._take_kept(*self._kept, self._requests[0][2])
+            except asyncio.CancelledError:
+                if self._answer is not None:
+                    raise  # the loop ends: it was not withdrawn here
+            except neatpy.ReceiveError as error:
+                self._end(error)
+            else:
+                if not message.data and self._is_stream:
+                    continue  # the end of a stream is no Message
+                if ahead:
+                    self._kept = message, 0
+                else:
+                    self._tell(message, *self._requests.popleft())
+
+    def _ask(self) -> _Answer:
+        if self._requests:
+            _, minimum, maximum = self._requests[0]
+            return self._real.receive(minimum or (1 if self._is_stream else None), maximum)
+        if self._kept is not None:
+            return asyncio.get_running_loop().create_future()  # until somebody receives
+        return self._real.receive()
+
+    def _withdraw(self) -> bool:
+        """Ask no longer, of which nothing is lost. False if an answer is on its way already."""
+        if self._answer is not None and self._answer.cancel():
+            self._answer = None
+        return self._answer is None
+
+    def _take_kept(self, message: neatpy.Message, start: int, maximum: int | None) -> neatpy.Message:
+        end = len(message) if maximum is None else start + maximum
+        self._kept = (message, end) if end < len(message) else None
+        whole = message.end_of_message and self._kept is None
+        return neatpy.Message(message.data[start:end], message.context, whole)
+
+    def _tell(self, message: neatpy.Message, handler: Handler | None, _: object, maximum: int | None) -> None:
+        data, whole, self._in_use = message.data, message.end_of_message, True
+        if self._is_stream:
+            whole = maximum is None or len(data) < maximum
+        is_end = whole if self._in_parts or not whole else None
+        self._in_parts = not whole and not self._is_stream
+        self._call(handler, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
+
+    def _end(self, error: neatpy.ReceiveError) -> None:
+        """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
+        they are told. On an accepted Connection that broke before anything came neither: most of these have only lost
+        the peer's race between stacks, and handlers of 1.0 would take it for an empty Message."""
+        self._over = error
+        self._close_if_done()
+        if self._in_use and error.reason is not neatpy.Reason.CONNECTION_CLOSED:
+            for handler, _, _ in self._requests:
+                self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, error)
+
+    def _call(self, handler: Handler | None, *arguments: object) -> None:
+        try:
+            fire(handler, self, *arguments)
+        except Exception as error:
+            context = {"message": f"a receive handler of {self!r} raised", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def _hand_over(self) -> None:
+        """The Connection is about to close: whoever waits for more than there is gets what there is."""
+        if self._requests and self._kept is None and self._withdraw():
+            rest = self._real.receive(1)
+            if not rest.cancel() and rest.exception() is None:
+                self._kept = rest.result(), 0
+
+    def _close_if_done(self) -> None:
+        """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
+        close by themselves; but what sent handlers go on to send is still to leave."""
+        is_done = self._over is not None and self._over.reason is neatpy.Reason.CONNECTION_CLOSED
+        if is_done and not self._unreported:
+            self._real.close()
+
     # What became of sends
 
     def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
         refusal = self._reason(future) if future.done() else None
         if handler is not None or refusal is not None:
-            self.unreported += 1
+            self._unreported += 1
             future.add_done_callback(lambda _: self._report(handler, refusal or self._reason(future)))
 
     def _report(self, handler: Handler | None, reason: SendErrorReason | None) -> None:
-        self.unreported -= 1
+        self._unreported -= 1
         try:
             if takes_two(handler):
                 fire(handler, self, reason)
@@ -161,7 +294,7 @@ class Connection(Receiving):
             else:
                 log.warning("a Message was not sent: %s", reason.value)
         finally:
-            self.close_if_done()
+            self._close_if_done()
 
     def _reason(self, sent: asyncio.Future[neatpy.MessageContext]) -> SendErrorReason | None:
         if (error := sent.exception()) is None:

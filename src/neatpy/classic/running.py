@@ -6,7 +6,6 @@ It knows Connections and Listeners only as activities: what they have in common,
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial, wraps
@@ -139,13 +138,12 @@ class Activity(Generic[_Real]):
                 asyncio.get_running_loop().call_soon(self.runner.end_if_idle)
 
     def failed(self, error: neatpy.TransportServicesError, handler: Handler | None, *told: object) -> None:
-        """The same, because of an error; one that nobody hears is logged."""
+        """The same, because of an error. Where nobody hears why it could not be established, that is logged."""
         if error.reason is neatpy.Reason.NO_CANDIDATES:
             self.ended(self.preconnection.unfulfilled_handler or partial(self.runner.fail, error))
             return
-        if handler is None:
-            level = logging.INFO if isinstance(error, neatpy.ConnectionError) else logging.WARNING
-            log.log(level, "%r: %s", self, error)
+        if handler is None and not isinstance(error, neatpy.ConnectionError):
+            log.warning("%r: %s", self, error)
         self.ended(handler, *told)
 
     def close(self) -> None:
