@@ -31,7 +31,7 @@ def measure(options: Options) -> Iterator[Measure]:
 
 def _bulk(options: Options) -> Measure:
     core = None if options.spread else shared_core()
-    size, rounds = (8 * MEBIBYTE, 3) if options.quick else (32 * MEBIBYTE, 5)
+    size, rounds = (8 * MEBIBYTE, 3) if options.quick else (64 * MEBIBYTE, 5)
     limits = (
         Floor(str(QUIC), str(BARE), 0.85),
         Floor(str(QUIC_ASYNCIO), str(BARE_ASYNCIO), 0.85),

@@ -2,7 +2,8 @@
 
 Directives, each with the kind of property as its argument: ``neatpy-properties`` declares the properties,
 ``neatpy-effects`` says what they do on each stack, ``neatpy-conformance`` on how many. Without an argument:
-``neatpy-stacks`` lists the protocol stacks, ``neatpy-security-parameters`` the security parameters.
+``neatpy-stacks`` lists the protocol stacks, ``neatpy-security-parameters`` the security parameters. ``neatpy-command``
+says what a command does and takes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from typer.main import get_command
 
 from neatpy import SecurityParameters
+from neatpy.cli.app import app as application
 from neatpy.enumerations import Preference, PropertyKind
 from neatpy.introspection import all_forms, without_effect
 from neatpy.properties import PROPERTIES, Property, TransportProperties
@@ -107,6 +110,28 @@ class SecurityTable(SphinxDirective):
         return self.parse_text_to_nodes(_table(("parameter", "meaning"), rows, (30, 70)))
 
 
+class CommandTable(SphinxDirective):
+    """What one command of ``neatpy`` does, its arguments and its options."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        command = get_command(application).commands[self.arguments[0]]
+        rows = (
+            (", ".join(f"``{name}``" for name in _names(parameter)), parameter.help)
+            for parameter in command.params
+            if parameter.help
+        )
+        table = _table(("word", "meaning"), rows, (35, 65)) if command.params else ""
+        return self.parse_text_to_nodes(f"{command.help}\n\n{table}")
+
+
+def _names(parameter: Any) -> list[str]:
+    if parameter.param_type_name == "argument":
+        return [parameter.metavar]
+    return [name if parameter.is_flag else f"{name} {parameter.metavar}" for name in parameter.opts]
+
+
 def _of_kind(kind: str) -> list[Property[Any]]:
     return [row for row in PROPERTIES.values() if row.kind is PropertyKind(kind)]
 
@@ -191,5 +216,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("neatpy-effects", EffectTable)
     app.add_directive("neatpy-conformance", ConformanceTable)
     app.add_directive("neatpy-stacks", StackTable)
+    app.add_directive("neatpy-command", CommandTable)
     app.add_directive("neatpy-security-parameters", SecurityTable)
     return {"version": "1", "parallel_read_safe": True}

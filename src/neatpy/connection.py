@@ -27,11 +27,10 @@ from neatpy.errors import (
     ConnectionError,
     EstablishmentError,
     Reason,
-    ReceiveError,
     TransportServicesError,
 )
 from neatpy.hook import hook
-from neatpy.receiving import ITERATING
+from neatpy.receiving import ITERATING, WHOLE
 from neatpy.sending import settle
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
     from neatpy.stacks.contract import Candidate, Data, Flow
 
 
-_CLOSED = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
-"""Why what comes after the end fails; never raised itself."""
+_ESTABLISHING, _ESTABLISHED, _CLOSING, _CLOSED = ConnectionState
+"""Looked up once: a member of an enumeration takes long to find, and each Connection asks for them often."""
 
 _OTHER_THREAD = "this connection belongs to an event loop in another thread: use call_soon_threadsafe there"
 
@@ -112,7 +111,7 @@ class Connection:
         self._loop = loop
         self._thread = get_ident()
         self._context = context or contextvars.copy_context()
-        self._state = ConnectionState.ESTABLISHING
+        self._state = _ESTABLISHING
         self._path = DataPath(self, loop, intent)
         self._ready: list[asyncio.Future[None]] | None = None
         self._closed_future: asyncio.Future[None] | None = None
@@ -139,9 +138,7 @@ class Connection:
         self._check_loop()
         if self._request is not None:
             self._establish()
-        if self._state is ConnectionState.ESTABLISHING or (
-            self._task is not None and self._path.flow is None
-        ):
+        if self._state is _ESTABLISHING or (self._task is not None and self._path.flow is None):
             waiter: asyncio.Future[None] = self._loop.create_future()
             if self._ready is None:
                 self._ready = []
@@ -209,12 +206,10 @@ class Connection:
         """
         if get_ident() != self._thread:
             raise RuntimeError(_OTHER_THREAD)
-        if max_length is not None or (
-            min_incomplete_length is not None
-            and not (type(min_incomplete_length) is int and min_incomplete_length > 0)
-        ):
+        least = WHOLE if min_incomplete_length is None else min_incomplete_length
+        if max_length is not None or type(least) is not int or least < 1:
             _check_lengths(min_incomplete_length, max_length)
-        return self._path.request(min_incomplete_length or 0, max_length)
+        return self._path.request(least, max_length)
 
     def __aiter__(self) -> Connection:
         self._check_loop()
@@ -257,10 +252,8 @@ class Connection:
         the whole group but for ``conn_priority``. Allowed while establishing. A failure is a ``CloneError`` when the
         clone is awaited, and ``on_clone_error`` here.
         """
-        from neatpy.group import clone
-
         self._check_loop()
-        return clone(self, framer, connection_properties)
+        return self._in_group().clone(self, framer, connection_properties)
 
     # Ending
 
@@ -275,9 +268,10 @@ class Connection:
         if (
             future is None or future.cancelled()
         ):  # by ``wait_for``, say: that ends the waiting, not the closing
-            begun = future is not None
             future = self._closed_future = self._loop.create_future()
-            if not begun or self._state is ConnectionState.CLOSED:
+            if self._state is _CLOSED:
+                future.set_result(None)
+            else:
                 self._begin_closing()
         return future
 
@@ -291,7 +285,7 @@ class Connection:
         """End at once and discard what was not delivered; waiting actions and ``on_connection_error`` get
         LOCAL_ABORT."""
         self._check_loop()
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return
         flow = self._path.flow
         if flow is None:
@@ -317,12 +311,12 @@ class Connection:
     @property
     def can_send(self) -> bool:
         """Whether a Message sent now would be accepted."""
-        return self._state is ConnectionState.ESTABLISHED and self._path.can_send
+        return self._state is _ESTABLISHED and self._path.can_send
 
     @property
     def can_receive(self) -> bool:
         """Whether more data may arrive."""
-        return self._state is ConnectionState.ESTABLISHED and self._path.can_receive
+        return self._state is _ESTABLISHED and self._path.can_receive
 
     @property
     def stack(self) -> str | None:
@@ -410,17 +404,26 @@ class Connection:
 
     @property
     def _is_over(self) -> bool:
-        return self._state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
+        return self._state in (_CLOSING, _CLOSED)
 
     @property
     def _has_lost_its_peer(self) -> bool:
         """Whether it broke, or the peer will send no more."""
         return self._why is not None or self._path.peer_finished
 
+    def _in_group(self) -> ConnectionGroup:
+        """The group, which is made when there is to be a second member."""
+        group = self._group
+        if group is None:
+            from neatpy.group import ConnectionGroup
+
+            group = self._group = ConnectionGroup(self)
+        return group
+
     def _fire(self, handler: str, *arguments: object) -> None:
         """Call a handler attribute in a later turn of the loop, in the context the Connection was made in; there is
         nothing to hear after the ending event."""
-        if self._state is not ConnectionState.CLOSED:
+        if self._state is not _CLOSED:
             self._call_soon(handler, *arguments)
 
     def _call_soon(self, handler: str, *arguments: object) -> None:
@@ -446,7 +449,7 @@ class Connection:
         from neatpy.establishment.establish import begin
 
         request, self._request = self._request, None
-        if request is None or self._state is ConnectionState.CLOSED:
+        if request is None or self._state is _CLOSED:
             return
         if self._task is not None:
             self._task.cancel()
@@ -474,20 +477,20 @@ class Connection:
 
     def _established(self, flow: Flow, attempt: Attempt | None) -> None:
         """Ready: a Flow is there."""
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             flow.abort()
             return
         self._task = None
         if self._group is not None:
             self._group.is_ready(self)
-        closing = self._state is ConnectionState.CLOSING
+        closing = self._state is _CLOSING
         if not closing:
-            self._state = ConnectionState.ESTABLISHED
+            self._state = _ESTABLISHED
         if hook.active:
             hook.emit(hook.events.Ready(self, stack=flow.stack.name, remote=flow.remote_address))
         if self._ready is not None:
             self._wake_waiters()
-        if self._listener is None:
+        if self.on_ready is not None and self._listener is None:
             self._fire("on_ready", self)
         if attempt is None:
             flow.observer = self._path
@@ -500,7 +503,7 @@ class Connection:
             attempt.bind(self._path)
 
     def _establishment_failed(self, error: EstablishmentError | CloneError) -> None:
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return
         task, self._task, self._request = self._task, None, None
         if isinstance(task, asyncio.Task):
@@ -529,22 +532,20 @@ class Connection:
                 waiter.set_result(None)
 
     def _begin_closing(self) -> None:
-        if self._state is ConnectionState.CLOSED:
-            assert self._closed_future is not None
-            self._closed_future.set_result(None)
+        if self._state is _CLOSING or self._state is _CLOSED:
             return
         if self._path.flow is None and not self._path.has_unsent:
             self._establishment_failed(
                 EstablishmentError("the connection was closed before it was ready", Reason.CONNECTION_CLOSED)
             )
             return
-        self._state = ConnectionState.CLOSING
+        self._state = _CLOSING
         self._path.drain()
         if self._path.has_unsent:  # else the Flow is closing, and knows when to give up
             self._linger = self._loop.call_later(LINGER, self._check_linger, self._path.undelivered)
 
     def _check_linger(self, before: tuple[int, int]) -> None:
-        if self._state is not ConnectionState.CLOSING:
+        if self._state is not _CLOSING:
             return
         now = self._path.undelivered
         flow = self._path.flow
@@ -559,16 +560,16 @@ class Connection:
 
     def _end(self, error: TransportServicesError | None, *, discard: bool = False) -> None:
         """The one way into CLOSED: everything that waits is answered, then the ending event."""
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return
-        establishing = self._state is ConnectionState.ESTABLISHING or self._path.flow is None
-        self._state = ConnectionState.CLOSED
+        establishing = self._state is _ESTABLISHING or self._path.flow is None
+        self._state = _CLOSED
         self._why = error
         if self._linger is not None:
             self._linger.cancel()
         if self.initial_send is not None and isinstance(error, EstablishmentError):
             settle(self.initial_send, error)
-        self._path.end(error or _CLOSED, discard=discard)
+        self._path.end(error, discard=discard)
         if self._ready is not None:
             self._wake_waiters()
         if self._group is not None:
@@ -578,13 +579,16 @@ class Connection:
         elif error is None:
             if hook.active:
                 hook.emit(hook.events.Closed(self))
-            self._call_soon("on_closed", self)
+            if self.on_closed is not None:
+                self._call_soon("on_closed", self)
         else:
             if hook.active:
                 hook.emit(hook.events.ConnectionFailed(self, error=error))
             self._call_soon("on_connection_error", self, error)
         if self._closed_future is not None:
             settle(self._closed_future, error if isinstance(error, ConnectionError) else None)
+        if self._listener is not None:
+            self._listener._has_ended(self)
 
     def _change_endpoints(self, action: str, endpoints: tuple[object, ...]) -> None:
         from neatpy.changes import change_endpoints
@@ -594,25 +598,12 @@ class Connection:
 
     # data_path.Owner
 
-    def end_of_iteration(self, error: BaseException) -> BaseException:
-        """What ends iteration where a receive fails with this error."""
-        if isinstance(error, ReceiveError) and error.reason is Reason.CONNECTION_CLOSED:
-            return StopAsyncIteration()
-        if isinstance(self._why, EstablishmentError | CloneError | ConnectionError):
-            return self._why
-        reason = error.reason if isinstance(error, ReceiveError) else Reason.PROTOCOL_FAILED
-        ended = ConnectionError(str(error), reason)
-        ended.__cause__ = error
-        return ended
-
     def flow_sibling(self, flow: Flow) -> None:
         """The peer opened a stream: it becomes a Connection of the group, or is refused if nobody takes it."""
-        from neatpy.group import join
-
         if self._listener is not None:
             self._listener._accept_sibling(self, flow)
-        elif self.on_connection_received is not None and self._state is not ConnectionState.CLOSED:
-            self._fire("on_connection_received", self, join(self, flow))
+        elif self.on_connection_received is not None and self._state is not _CLOSED:
+            self._fire("on_connection_received", self, self._in_group().join(self, flow))
         else:
             flow.abort()
 

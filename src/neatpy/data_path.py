@@ -15,18 +15,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from neatpy.enumerations import Direction, Preference
-from neatpy.errors import Expired, Reason, ReceiveError, SendError, TransportServicesError
-from neatpy.hook import hook
-from neatpy.message import MessageContext
-from neatpy.receiving import ReceiveQueue
-from neatpy.sending import (
-    CONTEXT_REFERENCES,
-    RECEIPT_REFERENCES,
-    Part,
-    SendFuture,
-    SendQueue,
-    getrefcount,
+from neatpy.errors import (
+    CloneError,
+    ConnectionError,
+    EstablishmentError,
+    Expired,
+    Reason,
+    ReceiveError,
+    SendError,
+    TransportServicesError,
 )
+from neatpy.hook import hook
+from neatpy.message import MessageContext, last_context
+from neatpy.receiving import ReceiveQueue
+from neatpy.sending import OWN_REFERENCES, Part, SendFuture, SendQueue, getrefcount
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from neatpy.intent import Intent
 
 # ruff: noqa: D102 - the contract documents the methods of a FlowObserver
+
+_SEND_ONLY, _RECEIVE_ONLY = Direction.UNIDIRECTIONAL_SEND, Direction.UNIDIRECTIONAL_RECEIVE
 
 _IMMEDIATE_LIMIT = 64
 """Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
@@ -59,10 +63,6 @@ class Owner(Protocol):
     def flow_closed(self, error: TransportServicesError | None) -> None:
         """The Flow is over."""
 
-    def end_of_iteration(self, error: BaseException) -> BaseException:
-        """What ends iteration where a receive fails with this error."""
-        ...
-
     @property
     def local_endpoint(self) -> Any:
         """For the contexts of received Messages."""
@@ -70,6 +70,35 @@ class Owner(Protocol):
     @property
     def remote_endpoint(self) -> Any:
         """For the contexts of received Messages."""
+
+
+class _Nobody:
+    """Who is told what comes after the end."""
+
+    __slots__ = ()
+    local_endpoint = remote_endpoint = None
+
+    def flow_sibling(self, flow: Flow) -> None:
+        flow.abort()
+
+    def flow_soft_error(self, error: TransportServicesError) -> None:
+        pass
+
+    def flow_path_changed(self) -> None:
+        pass
+
+    def flow_closed(self, error: TransportServicesError | None) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "<Connection closed>"
+
+
+NOBODY = _Nobody()
+"""The owner of a data path that has ended: two that knew each other would both wait for the garbage collector."""
+
+_ENDED_WELL = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
+"""Why what comes after a good end fails; never raised itself."""
 
 
 class DataPath(ReceiveQueue, FlowObserver):
@@ -106,7 +135,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     flow: Flow | None
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, intent: Intent) -> None:
-        super().__init__(loop, intent.receive_limit, owner)
+        ReceiveQueue.__init__(self, loop, intent.receive_limit, owner)
         self._owner = owner
         self.flow = None
         self._direct: Flow | None = None
@@ -132,7 +161,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         """Message defaults and the receive limit from now on."""
         self._properties = intent.properties
         self._direction = intent.direction
-        if self._direction is Direction.UNIDIRECTIONAL_SEND:
+        if self._direction is _SEND_ONLY:
             self._deaf = True
             self.end_receiving(_only_sends)
         self._limit = intent.receive_limit
@@ -155,19 +184,14 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._final_accepted
             or self._draining
             or self._over
-            or self._direction is Direction.UNIDIRECTIONAL_RECEIVE
+            or self._direction is _RECEIVE_ONLY
             or (self.flow is not None and not self.flow.can_send)
         )
 
     @property
     def can_receive(self) -> bool:
         """Whether more may come."""
-        return not (
-            self.peer_finished
-            or self._draining
-            or self._over
-            or self._direction is Direction.UNIDIRECTIONAL_SEND
-        )
+        return not (self.peer_finished or self._draining or self._over or self._direction is _SEND_ONLY)
 
     def send_plain(self, data: bytes) -> asyncio.Future[MessageContext]:
         """Send a whole Message, not empty, without properties of its own: the quick way."""
@@ -184,8 +208,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         context = self._context
         if (
             context is None
-            or getrefcount(context) > CONTEXT_REFERENCES
-            or getrefcount(self._receipt) > RECEIPT_REFERENCES
+            or getrefcount(context) + getrefcount(self._receipt) > OWN_REFERENCES
             or context._values is not None
             or context._metadata is not None
         ):
@@ -249,9 +272,11 @@ class DataPath(ReceiveQueue, FlowObserver):
     def drain(self) -> None:
         """No more sends and receives; what waits to be sent is delivered, then the Flow closes."""
         self._draining = self._deaf = True
-        self.discard_arrived()
+        if self._arrived is not None or self._open is not None:
+            self.discard_arrived()
         self.end_receiving(_closed_here)
-        self._perhaps_resume()
+        if self._paused:
+            self._perhaps_resume()
         self._batches = 0
         if self._queue or self._together is not None or self._turns is not None or self.flow is None:
             self._flush()
@@ -269,9 +294,9 @@ class DataPath(ReceiveQueue, FlowObserver):
         """A measure of what is not delivered yet: as long as it changes, there is progress."""
         return self.bytes_sent, 0 if self.flow is None else self.flow.backlog()
 
-    def end(self, error: TransportServicesError, *, discard: bool = False) -> None:
-        """The Connection is over: everything that waits fails with this reason, in order."""
-        self._over = error
+    def end(self, why: TransportServicesError | None, *, discard: bool = False) -> None:
+        """The Connection is over, well if there is no reason: everything that waits fails, in order."""
+        self._over = error = why or _ENDED_WELL
         self._deaf = True
         self._direct = None
         if self._expiry is not None:
@@ -279,18 +304,24 @@ class DataPath(ReceiveQueue, FlowObserver):
             self._expiry = None
         if self._turns is not None:
             self._turns.remove(self)
-        in_flight, self._in_flight = self._in_flight, None
-        for token in in_flight or ():
-            self.failed(token, SendError(str(error), error.reason))
+        if self._in_flight is not None:
+            in_flight, self._in_flight = self._in_flight, None
+            for token in in_flight:
+                self.failed(token, SendError(str(error), error.reason))
         if self._queue is not None:
             for token in self._queue.clear():
                 self.failed(token, SendError(str(error), error.reason, token.context))
             self._queue = None
         if discard:
             self.discard_arrived()
-        self.end_receiving(
-            lambda: _caused(ReceiveError(str(error), error.reason, self.partial_context), error)
-        )
+        self.end_receiving(DataPath._is_over)
+        if not hook.active:  # who traces hears of what is sent in vain, too
+            self._owner = self._origin = NOBODY
+
+    def _is_over(self) -> BaseException:
+        error = self._over
+        assert error is not None
+        return _caused(ReceiveError(str(error), error.reason, self.partial_context), error)
 
     # Sending
 
@@ -303,7 +334,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     ) -> asyncio.Future[MessageContext]:
         """Send a Message or part of one; see ``Connection.send``."""
         size = _size_of(data)
-        given = MessageContext(**message_properties) if context is None else context
+        given = context or _context_with(message_properties)
         future = SendFuture(loop=self._loop)
         future.context, future.size, future.end_of_message = given, size, end_of_message
         queue = self._queue
@@ -316,32 +347,44 @@ class DataPath(ReceiveQueue, FlowObserver):
                 queue.end_given_up(given)
             self.expired(future)
             return future
+        direct = self._direct  # if there is one, then nothing waits, is begun or has ended
+        properties = given
         try:
-            properties = self._effective(context, given, message_properties)
-            self._check(future, properties, partial_without_context=context is None and not end_of_message)
+            if context is not None or self._defaults is not None:
+                properties = self._effective(context, given, message_properties)
+            if direct is None or not end_of_message:
+                self._check(future, partial_without_context=context is None and not end_of_message)
+            explicit = properties._values
+            if explicit and ("msg_reliable" in explicit or "safely_replayable" in explicit):
+                self._check_against_connection(explicit, given)
         except SendError as error:
             self.failed(future, error)
             return future
-        if properties.final and end_of_message:
+        final = end_of_message and explicit is not None and explicit.get("final") is True
+        if final:
             self._final_accepted = True
-        flow = self.flow
-        alone = end_of_message and not (queue is not None and queue.blocked_by_open_message)
+        flow = self.flow if direct is None else direct
         if (
-            flow is not None
+            end_of_message
+            and flow is not None
             and flow.writable
-            and alone
-            and not queue
-            and not self._batches
-            and self._turns is None
+            and (direct is not None or self._nothing_stands_before)
         ):
-            if not size and not flow.preserves_boundaries and not properties.final:
+            if not size and not final and not flow.preserves_boundaries:
                 self._complete(future)  # nothing on a raw stream
             else:
-                self._transmit(flow, Part(data, properties, future))
+                self._transmit(flow, data, properties, future, final=final)
         else:
             self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, future))
             self._flush()
         return future
+
+    @property
+    def _nothing_stands_before(self) -> bool:
+        """Whether a whole Message may leave at once."""
+        queue = self._queue
+        waits = queue is not None and (bool(queue) or queue.blocked_by_open_message)
+        return not waits and not self._batches and self._turns is None
 
     def _effective(
         self, context: MessageContext | None, given: MessageContext, overrides: Mapping[str, Any]
@@ -349,8 +392,6 @@ class DataPath(ReceiveQueue, FlowObserver):
         """The Message Properties that act: the Connection's defaults, the context's, those of this call; a copy, so
         that a later change of the context has no effect on this Message."""
         if self._defaults is None:
-            if context is None:
-                return given  # nobody else has it before it was sent
             properties = given.copy()
         else:
             properties = self._defaults.copy()
@@ -360,7 +401,7 @@ class DataPath(ReceiveQueue, FlowObserver):
                 properties.set(name, value)
         return properties
 
-    def _check(self, token: SendFuture, properties: MessageContext, *, partial_without_context: bool) -> None:
+    def _check(self, token: SendFuture, *, partial_without_context: bool) -> None:
         """Refuse what cannot be sent, with the reason (RFC 9622 sections 9.1.3 and 9.2.2.3)."""
         context = token.context
         if self._over is not None:
@@ -370,7 +411,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             raise SendError(text, over.reason, context)
         if self._draining:
             raise SendError("the connection is closing", Reason.CONNECTION_CLOSED, context)
-        if self._direction is Direction.UNIDIRECTIONAL_RECEIVE:
+        if self._direction is _RECEIVE_ONLY:
             raise SendError("the connection only receives", Reason.INVALID_CONFIGURATION, context)
         queue = self._queue
         if self._final_accepted and not (queue is not None and queue.belongs_to_open_message(context)):
@@ -381,9 +422,6 @@ class DataPath(ReceiveQueue, FlowObserver):
                 Reason.INVALID_MESSAGE_PROPERTIES,
                 context,
             )
-        explicit = properties._values
-        if explicit and ("msg_reliable" in explicit or "safely_replayable" in explicit):
-            self._check_against_connection(explicit, context)
 
     def _check_against_connection(self, explicit: Mapping[str, object], context: MessageContext) -> None:
         reliable = explicit.get("msg_reliable")
@@ -487,7 +525,11 @@ class DataPath(ReceiveQueue, FlowObserver):
     def hand_down(self) -> tuple[int, bool] | None:
         """Give the Flow the next part; its size, and whether it ends its Message. None if it was refused."""
         flow, part = self.flow, None if self._queue is None else self._queue.next()
-        if flow is None or part is None or not self._transmit(flow, part):
+        if (
+            flow is None
+            or part is None
+            or not self._transmit(flow, part.data, part.properties, part.token, final=part.final)
+        ):
             return None
         return part.token.size, part.token.end_of_message
 
@@ -495,7 +537,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         if len(queue) == 1:
             part = queue.next()
             if part is not None:
-                self._transmit(flow, part)
+                self._transmit(flow, part.data, part.properties, part.token, final=part.final)
             return part is not None
         flow.cork()
         corked = 0
@@ -504,7 +546,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             while corked < _CORK_LIMIT and flow.writable and (part := queue.next()) is not None:
                 progress = True
                 corked += part.token.size
-                self._transmit(flow, part, corked=True)
+                self._transmit(flow, part.data, part.properties, part.token, final=part.final, corked=True)
         finally:
             flow.uncork()
         if self._final_sent:
@@ -543,10 +585,17 @@ class DataPath(ReceiveQueue, FlowObserver):
         for data, future in together or ():
             self._enqueue(Part(data, future.context, future))
 
-    def _transmit(self, flow: Flow, part: Part, *, corked: bool = False) -> bool:
-        """Give a part to the Flow; False if it was refused."""
-        data, properties, token = part
-        final = token.end_of_message and properties.final
+    def _transmit(
+        self,
+        flow: Flow,
+        data: Data,
+        properties: MessageContext,
+        token: SendFuture,
+        *,
+        final: bool,
+        corked: bool = False,
+    ) -> bool:
+        """Give a part of a Message to the Flow; False if it was refused."""
         try:
             if final and not corked:
                 taken = flow.send_last(data, properties, token)
@@ -573,7 +622,8 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def _settled(self, token: object) -> tuple[SendFuture, ...]:
         """The sends that a token stands for; the Flow has nothing more to say of them."""
-        assert isinstance(token, SendFuture | tuple)
+        if not isinstance(token, tuple):
+            assert isinstance(token, SendFuture)
         in_flight = self._in_flight
         if in_flight:
             in_flight.pop(token, None)
@@ -639,7 +689,13 @@ class DataPath(ReceiveQueue, FlowObserver):
     # Receiving
 
     def _end_of_iteration(self, error: BaseException) -> BaseException:
-        return self._owner.end_of_iteration(error)
+        if isinstance(error, ReceiveError) and error.reason is Reason.CONNECTION_CLOSED:
+            return StopAsyncIteration()
+        over = self._over
+        if isinstance(over, EstablishmentError | CloneError | ConnectionError) and over is not _ENDED_WELL:
+            return over
+        reason = error.reason if isinstance(error, ReceiveError) else Reason.PROTOCOL_FAILED
+        return _caused(ConnectionError(str(error), reason), error)
 
     def _pause(self) -> None:
         if self.flow is not None:
@@ -693,11 +749,14 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def finished_with(self, data: bytes, context: MessageContext | None) -> None:
         flow = self.flow
-        if flow is not None and not flow.preserves_boundaries and self._over is None:
-            self.received(data, self._final_context(context), True)
-        else:
+        if flow is None or flow.preserves_boundaries or self._over is not None:
             self.received(data, context, False)
-        self.finished()
+            self.finished()
+            return
+        self.peer_finished = True
+        self.received_last(data, context)
+        if hook.active:
+            hook.emit(hook.events.PeerFinished(self._owner))
 
     def closed(self, error: TransportServicesError | None) -> None:
         self._owner.flow_closed(error)
@@ -708,21 +767,27 @@ _WANTED = (Preference.REQUIRE, Preference.PREFER)
 
 
 def _size_of(data: Data) -> int:
+    if type(data) is bytes:
+        return len(data)
     if isinstance(data, str):
         raise TypeError("send takes bytes-like data, not str: encode it first")
-    if isinstance(data, bytes | bytearray):
-        return len(data)
     try:
         return memoryview(data).nbytes
     except TypeError:
         raise TypeError(f"send takes bytes-like data, not {type(data).__name__}") from None
 
 
-def _only_sends() -> ReceiveError:
+def _context_with(properties: Mapping[str, Any]) -> MessageContext:
+    if properties.get("final") is True and len(properties) == 1:
+        return last_context()
+    return MessageContext(**properties)
+
+
+def _only_sends(_: DataPath) -> ReceiveError:
     return ReceiveError("the connection only sends", Reason.INVALID_CONFIGURATION)
 
 
-def _closed_here() -> ReceiveError:
+def _closed_here(_: DataPath) -> ReceiveError:
     return ReceiveError("the connection was closed here", Reason.CONNECTION_CLOSED)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
+from neatpy.connection import Connection
 from neatpy.enumerations import ConnectionState, PropertyKind
 from neatpy.errors import CloneError, EstablishmentError, PropertyError, Reason, TransportServicesError
 from neatpy.hook import hook
@@ -19,7 +20,6 @@ from neatpy.properties import find_property
 from neatpy.sending import settle
 
 if TYPE_CHECKING:
-    from neatpy.connection import Connection
     from neatpy.framer import Framer
     from neatpy.group_sending import Turns
     from neatpy.intent import Intent
@@ -37,6 +37,28 @@ class ConnectionGroup:
         self.members = {first}
         self._turns: Turns | None = None
         self._parents: dict[Connection, Connection] = {}
+
+    def clone(self, parent: Connection, framer: Framer | None, changes: Mapping[str, Any]) -> Connection:
+        """Another Connection to the same peer as a member's; see ``Connection.clone``."""
+        intent = parent._intent
+        if changes or framer is not None:
+            intent = _changed(parent, framer, changes)
+        cloned = Connection(intent, parent._loop)
+        self.members.add(cloned)
+        cloned._group = self
+        if hook.active:
+            hook.emit(hook.events.Cloned(parent, clone=cloned))
+        _begin(parent, cloned)
+        return cloned
+
+    def join(self, parent: Connection, flow: Flow) -> Connection:
+        """A stream that the peer opened beside a member's, as an established Connection."""
+        joined = Connection(parent._intent, parent._loop)
+        joined._listener = parent._listener
+        joined._group = self
+        self.members.add(joined)
+        joined._established(flow, None)
+        return joined
 
     def wait_for(self, clone: Connection, parent: Connection) -> None:
         """A clone takes its time to establish."""
@@ -102,25 +124,6 @@ class ConnectionGroup:
                 self._parents.pop(member, None)
                 member._group = None
                 member._fire("on_clone_error", member, _as_clone_error(error))
-
-
-def clone(parent: Connection, framer: Framer | None, changes: Mapping[str, Any]) -> Connection:
-    """Another Connection to the same peer; see ``Connection.clone``."""
-    from neatpy.connection import Connection
-
-    intent = parent._intent
-    if changes or framer is not None:
-        intent = _changed(parent, framer, changes)
-    cloned = Connection(intent, parent._loop)
-    group = parent._group
-    if group is None:
-        group = parent._group = ConnectionGroup(parent)
-    group.members.add(cloned)
-    cloned._group = group
-    if hook.active:
-        hook.emit(hook.events.Cloned(parent, clone=cloned))
-    _begin(parent, cloned)
-    return cloned
 
 
 def _changed(parent: Connection, framer: Framer | None, changes: Mapping[str, Any]) -> Intent:
@@ -214,20 +217,6 @@ async def _connect_like(clone: Connection, candidate: Candidate) -> None:
     flow = await attempt.connect(clone._prepare if clone._intent.framers else None)
     clone._candidate = own
     clone._established(flow, attempt)
-
-
-def join(parent: Connection, flow: Flow) -> Connection:
-    """A stream that the peer opened beside ``parent``, as an established Connection of its group."""
-    from neatpy.connection import Connection
-
-    if parent._group is None:
-        parent._group = ConnectionGroup(parent)
-    connection = Connection(parent._intent, parent._loop)
-    connection._listener = parent._listener
-    connection._group = parent._group
-    parent._group.members.add(connection)
-    connection._established(flow, None)
-    return connection
 
 
 def close_all(member: Connection) -> asyncio.Future[None]:

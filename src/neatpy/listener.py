@@ -10,11 +10,13 @@ import contextvars
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from threading import get_ident
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from neatpy.connection import Connection
+from neatpy.enumerations import ConnectionState
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, ReceiveError, SendError
 from neatpy.hook import hook
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from neatpy.framing import FramedFlow
     from neatpy.intent import Intent
     from neatpy.stacks.contract import Address, Flow, Stack
+
+_CLOSED = ConnectionState.CLOSED
 
 _UNDELIVERED_LIMIT = 1024
 """Connections that may wait for ``accept`` or for the limit to be raised; further ones are aborted."""
@@ -51,6 +55,7 @@ class Listener:
         "_limit",
         "_loop",
         "_received_handler",
+        "_served",
         "_server",
         "_stopped",
         "_task",
@@ -76,6 +81,8 @@ class Listener:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
         self._server: Callable[[Connection], None] | None = None
+        self._served: dict[Connection, asyncio.Task[None] | None] = {}
+        """By ``serve``, each with the task of its handler while that runs."""
         self._acceptors: deque[asyncio.Future[Connection]] = deque()
         self._undelivered: deque[Connection] = deque()
         self._limit: int | None = None
@@ -202,10 +209,10 @@ class Listener:
         return self._serve(handler, grace)
 
     async def _serve(self, handler: Callable[[Connection], Awaitable[object]], grace: float | None) -> None:
-        tasks: dict[asyncio.Task[None], Connection] = {}
+        served = self._served
 
         def begin(connection: Connection) -> None:
-            tasks[self._loop.create_task(_handle(handler, connection, tasks))] = connection
+            served[connection] = self._loop.create_task(_handle(handler, connection, served))
 
         await self
         if self._server is not None:
@@ -217,18 +224,30 @@ class Listener:
                 until_stopped: asyncio.Future[None] = self._loop.create_future()
                 self._waiters.append(until_stopped)
                 await until_stopped
-            if tasks:
-                await asyncio.wait(tasks, timeout=grace)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._until_all_have_ended()
         finally:
             self._server = None
             self.stop()
-            remaining = dict(tasks)
-            for task in remaining:
+            remaining = dict(served)
+            running = [task for task in remaining.values() if task is not None]
+            for task in running:
                 task.cancel()
-            if remaining:
-                await asyncio.wait(remaining)
-            for connection in remaining.values():
+            if running:
+                await asyncio.wait(running)
+            for connection in remaining:
                 connection.abort()  # also of a task that was cancelled before its first step
+            served.clear()
+
+    async def _until_all_have_ended(self) -> None:
+        served = self._served
+        while served:
+            await asyncio.wait([task or connection.close() for connection, task in served.items()])
+            for connection, task in list(served.items()):
+                if task is not None and task.done():  # cancelled before its first step
+                    connection.abort()
+                    del served[connection]
 
     def set_new_connection_limit(self, limit: int | None) -> None:
         """Deliver at most this many further Connections, each counting down by one; None is unlimited
@@ -376,14 +395,16 @@ class Listener:
 
     def _accept_sibling(self, parent: Connection, flow: Flow) -> None:
         """The peer of an accepted Connection opened a stream; refused after stop, as a new Connection would be."""
-        from neatpy.group import join
-
-        group = parent._group
-        members = 1 if group is None else len(group.members)
-        if self._stopped is not None or members > parent._intent.properties.group_conn_limit:
+        group = parent._in_group()
+        if self._stopped is not None or len(group.members) > parent._intent.properties.group_conn_limit:
             flow.abort()
         else:
-            self._received(join(parent, flow))
+            self._received(group.join(parent, flow))
+
+    def _has_ended(self, connection: Connection) -> None:
+        """One of ours is over: if its handler has returned too, nothing of it is left to wait for."""
+        if self._served.get(connection, self) is None:
+            del self._served[connection]
 
     def _received(self, connection: Connection) -> None:
         if hook.active:
@@ -443,9 +464,10 @@ class Listener:
 async def _handle(
     handler: Callable[[Connection], Awaitable[object]],
     connection: Connection,
-    tasks: dict[asyncio.Task[None], Connection],
+    served: dict[Connection, asyncio.Task[None] | None],
 ) -> None:
-    """One Connection's whole life in ``serve``; ``tasks`` are those of all, this one included until it ends."""
+    """One Connection's life in ``serve``, which goes on as one of those ``served``, without a task, until it is
+    closed."""
     try:
         answer = handler(connection)
         if type(answer) is not CoroutineType and not inspect.isawaitable(answer):
@@ -460,14 +482,11 @@ async def _handle(
         _report(connection, error)
         connection.abort()
     else:
-        try:  # noqa: SIM105 - for each Connection, and a context manager costs more
-            await connection.close()
-        except ConnectionError:
-            pass  # the peer left before everything was delivered; the connection's own events tell of it
+        connection._begin_closing()
     finally:
-        task = asyncio.current_task(connection._loop)
-        assert task is not None
-        tasks.pop(task, None)
+        served[connection] = None
+        if connection._state is _CLOSED:
+            del served[connection]
 
 
 def _report(connection: Connection, error: Exception) -> None:

@@ -27,10 +27,12 @@ class Message:
     data: bytes
     end_of_message: bool
 
-    def __init__(self, data: bytes, context: MessageContext, end_of_message: bool) -> None:
+    def __init__(self, data: bytes, context: MessageContext | LastOf, end_of_message: bool) -> None:
         self.data = data
         self.end_of_message = end_of_message
-        self._context: object = context  # or, until it is asked for, the Connection that is its origin
+        self._context: object = (
+            context  # or, until it is asked for, its origin: the Connection, or LastOf that
+        )
 
     @property
     def context(self) -> MessageContext:
@@ -38,8 +40,13 @@ class Message:
         context = self._context
         if not isinstance(context, MessageContext):
             origin = context
-            context = self._context = MessageContext()
+            if type(origin) is LastOf:
+                origin = origin.origin
+                context = last_context()
+            else:
+                context = MessageContext()
             context.origin = origin
+            self._context = context
         return context
 
     def __bytes__(self) -> bytes:
@@ -54,6 +61,15 @@ class Message:
     def __repr__(self) -> str:
         shown = repr(self.data) if len(self.data) <= 32 else f"{self.data[:32]!r}... ({len(self.data)} bytes)"
         return f"Message({shown}{'' if self.end_of_message else ', partial'})"
+
+
+class LastOf:
+    """Kept by the last Message of a Connection in the place of its context, until that is asked for."""
+
+    __slots__ = ("origin",)
+
+    def __init__(self, origin: object) -> None:
+        self.origin = origin
 
 
 class MessageContext(MessageProperties):
@@ -165,3 +181,11 @@ class MessageContext(MessageProperties):
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.explicit().items())
         return f"MessageContext({shown})"
+
+
+def last_context() -> MessageContext:
+    """The context of a Message that is ``final`` and nothing else, as the one property is that most of those have that
+    have any."""
+    context = MessageContext()
+    context._values = {"final": True}
+    return context

@@ -11,12 +11,14 @@ next one: cancelling loses nothing.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from neatpy.errors import Reason, ReceiveError
 from neatpy.hook import hook
-from neatpy.message import Message, MessageContext
+from neatpy.message import LastOf, Message, MessageContext
 from neatpy.system.turns import Turn, complete, turns
 
 _OVERHEAD = 256
@@ -28,13 +30,15 @@ _JOIN_LIMIT = 64 * 1024
 _new_message = Message.__new__
 
 _Waiter = tuple["asyncio.Future[Message]", int, int]
-"""The future of a receive, the number of bytes from which part of a Message will do (0: only whole ones), and how many
-it takes at most."""
+"""The future of a receive, the number of bytes from which part of a Message will do, and how many it takes at most."""
 
 _NOBODY: tuple[()] = ()
 
-ITERATING = -1
-"""Asked for as the number of bytes: only whole Messages, and the end is the end of an iteration."""
+WHOLE = sys.maxsize
+"""Asked for as the number of bytes from which part of a Message will do: only whole ones will."""
+
+ITERATING = WHOLE - 1
+"""The same, and the end is the end of an iteration."""
 
 
 class _Inbound:
@@ -125,7 +129,8 @@ class ReceiveQueue:
         self._alone: _Waiter | tuple[()] | None = _NOBODY
         self._waiters: list[_Waiter] | None = None
         self._answered: list[tuple[_Waiter, Message]] | None = None
-        self._ended: Callable[[], BaseException] | None = None
+        # Why nothing more comes; told the queue, since one that knew it would be kept by it.
+        self._ended: Callable[[Any], BaseException] | None = None
         self._deaf = self._paused = False
         self.held = self.bytes_received = self.messages_received = 0
 
@@ -168,7 +173,7 @@ class ReceiveQueue:
     # From below
 
     def received(
-        self, data: bytes, context: MessageContext | None, end_of_message: bool, last: bool = False
+        self, data: bytes, context: MessageContext | LastOf | None, end_of_message: bool, last: bool = False
     ) -> None:
         """A part of a Message arrived."""
         size = len(data)
@@ -180,14 +185,21 @@ class ReceiveQueue:
         alone = self._alone
         if alone:
             future, minimum, maximum = alone
-            if size <= maximum and (end_of_message or 0 < minimum <= size) and not future.done():
+            if size <= maximum and (end_of_message or minimum <= size) and not future.done():
                 message = _new_message(Message)
                 message.data = data
                 message.end_of_message = end_of_message
-                if end_of_message and context is None and self._open is None:
-                    message._context = self._origin
+                inbound = self._open
+                if inbound is None:
+                    if end_of_message and context is None:
+                        message._context = self._origin
+                    else:
+                        message._context = self._context_of_first(context, end_of_message)
                 else:
-                    message._context = self._context_of_part(context, end_of_message)
+                    message._context = inbound.context
+                    if end_of_message:
+                        self._open = None
+                        self.held -= _OVERHEAD
                 if last:
                     self._alone = _NOBODY
                     complete(future, message)
@@ -250,24 +262,21 @@ class ReceiveQueue:
         if alone:
             self._waiters = [alone]
 
-    def _context_of_part(self, context: MessageContext | None, end_of_message: bool) -> MessageContext:
-        """The context of what goes straight up: a Message, or a part of one of which nothing is kept here."""
-        inbound = self._open
-        if inbound is not None:
-            if end_of_message:
-                self._open = None
-                self.held -= _OVERHEAD
-            return inbound.context
+    def _context_of_first(
+        self, context: MessageContext | LastOf | None, end_of_message: bool
+    ) -> MessageContext | LastOf:
+        """The context of a Message, or of the first part of one, that goes straight up: nothing of it is kept here."""
         if context is None:
             context = self._make_context()
         elif context.origin is None:
             context.origin = self._origin
         if not end_of_message:
+            assert isinstance(context, MessageContext)
             self._open = _Inbound(context)
             self.held += _OVERHEAD
         return context
 
-    def _keep(self, data: bytes, context: MessageContext | None, end_of_message: bool) -> None:
+    def _keep(self, data: bytes, context: MessageContext | LastOf | None, end_of_message: bool) -> None:
         arrived = self._arrived
         if arrived is None:
             arrived = self._arrived = deque()
@@ -283,6 +292,7 @@ class ReceiveQueue:
                 self.held += len(data)
                 self._answer_waiting()
                 return
+            assert isinstance(context, MessageContext)
             inbound = self._open = _Inbound(context)
         if inbound.size == 0 and (not arrived or arrived[-1] is not inbound):
             arrived.append(inbound)
@@ -309,8 +319,18 @@ class ReceiveQueue:
         if self._waiters:
             self._answer_waiting()
 
-    def end_receiving(self, error: Callable[[], BaseException]) -> None:
-        """Receives that nothing is left for fail with what ``error`` makes; the first end given stays."""
+    def received_last(self, data: bytes, context: MessageContext | None) -> None:
+        """What arrived ends the Message that is begun, or is one, and nothing more will come."""
+        if self._open is not None:
+            context = self._open.context
+        if context is not None:
+            context.final = True
+        self.received(data, LastOf(self._origin) if context is None else context, True)
+        self.end_receiving(_peer_has_finished)
+
+    def end_receiving(self, error: Callable[[Any], BaseException]) -> None:
+        """Receives that nothing is left for fail with what ``error`` makes for this queue; the first end given
+        stays."""
         if self._alone is not None:
             self._leave_alone()
         if self._ended is None:
@@ -327,8 +347,8 @@ class ReceiveQueue:
     # From above
 
     def request(self, minimum: int, maximum: int | None) -> asyncio.Future[Message]:
-        """Ask for a Message, or for part of one as soon as ``minimum`` bytes (0: never) are there. Answered now if it
-        can be; the future never logs."""
+        """Ask for a Message, or for part of one as soon as ``minimum`` bytes are there (:data:`WHOLE`: never).
+        Answered now if it can be; the future never logs."""
         future: asyncio.Future[Message] = self._loop.create_future()
         limit = self._limit
         if maximum is None or maximum > limit:
@@ -348,7 +368,7 @@ class ReceiveQueue:
                     self._perhaps_resume()
                 return future
             if self._ended is not None:
-                self._fail(future, minimum, self._ended())
+                self._fail(future, minimum, self._ended(self))
                 return future
         waiter = future, minimum, maximum
         if self._waiters:
@@ -454,7 +474,7 @@ class ReceiveQueue:
             if self._answered:
                 return  # in order: after those
             del waiters[0]
-            self._fail(future, minimum, self._ended())
+            self._fail(future, minimum, self._ended(self))
 
     def _fail(self, future: asyncio.Future[Message], minimum: int, error: BaseException) -> None:
         """End with this error, without a log entry if nobody asks."""
@@ -464,18 +484,6 @@ class ReceiveQueue:
     def _make_context(self) -> MessageContext:
         context = MessageContext()
         context.origin = self._origin
-        return context
-
-    def _final_context(self, context: MessageContext | None) -> MessageContext:
-        """The context of a Message that the peer's end of sending ends: the one that is begun, or a new one."""
-        if self._open is not None:
-            context = self._open.context
-        elif context is None:
-            context = self._make_context()
-        if context._values is None:
-            context._values = {"final": True}
-        else:
-            context.final = True
         return context
 
     def _perhaps_resume(self) -> None:
@@ -498,9 +506,8 @@ class ReceiveQueue:
             self._arrived.popleft()
             self.held -= head.size + _OVERHEAD
             return Message(head.take(limit), head.context, True)
-        if minimum > 0 and head.size >= min(minimum, limit):
-            return self._part(head, min(limit, head.piece(minimum)))
-        return self._part(head, limit) if head.size >= limit else None
+        least = min(minimum, limit)
+        return self._part(head, min(limit, head.piece(least))) if head.size >= least else None
 
     def _part(self, head: _Inbound, size: int) -> Message:
         data = head.take(size)
@@ -521,5 +528,5 @@ class ReceiveQueue:
         return inbound
 
 
-def _peer_has_finished() -> ReceiveError:
+def _peer_has_finished(queue: ReceiveQueue) -> ReceiveError:
     return ReceiveError("the peer has finished sending", Reason.CONNECTION_CLOSED)

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from neatpy.message import MessageContext
 
@@ -72,30 +72,38 @@ getrefcount: Callable[[object], int] = getattr(sys, "getrefcount", _uncounted)
 """Where references are not counted it says so many that nothing seems unused."""
 
 
-def _own_references() -> tuple[int, int]:
-    """How many references to a context and to the receipt that holds it :meth:`DataPath.send` itself has, as the
-    interpreter counts them there."""
+def _own_references() -> int:
+    """How many references to a context and to the receipt that holds it :meth:`DataPath.send_plain` itself has, as the
+    interpreter counts them there: together, as there is one more of either if anybody else has one."""
     kept = _Kept()
     kept.context = object()
     kept.receipt = [kept.context]
     context = kept.context
-    return getrefcount(context), getrefcount(kept.receipt)
+    return getrefcount(context) + getrefcount(kept.receipt)
 
 
-CONTEXT_REFERENCES, RECEIPT_REFERENCES = (0, 0) if getrefcount is _uncounted else _own_references()
+OWN_REFERENCES = 0 if getrefcount is _uncounted else _own_references()
 
 
-class Part(NamedTuple):
+class Part:
     """The data of one send. ``properties`` is the context as it was then, with the Connection's defaults."""
 
-    data: Data
-    properties: MessageContext
-    token: SendFuture
+    __slots__ = ("data", "properties", "token")
+
+    def __init__(self, data: Data, properties: MessageContext, token: SendFuture) -> None:
+        self.data = data
+        self.properties = properties
+        self.token = token
 
     @property
     def end_of_message(self) -> bool:
         """Whether this is the whole Message or its last part."""
         return self.token.end_of_message
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing is to be sent after it."""
+        return self.token.end_of_message and self.properties.final
 
 
 class _Waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from api.loopback import (
     until,
 )
 from neatpy import (
+    Connection,
     ConnectionError,  # noqa: A004
     ConnectionState,
     Reason,
@@ -54,6 +56,20 @@ async def test_close_is_effective_without_being_awaited() -> None:
         assert connection.state is ConnectionState.CLOSING
         assert await peer.receive_to_end() == b"x"
         await until(lambda: connection.state is ConnectionState.CLOSED)
+
+
+async def test_a_connection_that_has_ended_is_freed_without_the_garbage_collector() -> None:
+    async def ended() -> weakref.ref[Connection]:
+        async with to_plain_peer() as (connection, _):
+            await connection.close()
+            return weakref.ref(connection)
+
+    gc.disable()
+    try:
+        freed = await ended()
+        await until(lambda: freed() is None)
+    finally:
+        gc.enable()
 
 
 async def test_close_delivers_ten_megabytes_to_a_slow_reader() -> None:

@@ -13,6 +13,7 @@ import pytest
 from api.loopback import (
     BOTH_LOOPS,
     HOST,
+    MIB,
     PLAIN,
     PlainPeer,
     available,
@@ -593,3 +594,36 @@ async def test_cancelling_serve_ends_a_connection_whose_handler_has_not_begun() 
         with pytest.raises(asyncio.CancelledError):
             await serving
         assert just_accepted.state is ConnectionState.CLOSED
+
+
+async def test_stopping_is_not_held_up_by_a_handler_that_was_cancelled_before_it_began() -> None:
+    listener = await listening_on().listen()
+    serving = asyncio.create_task(listener.serve(_echo))
+    await turns()
+    async with pair() as (_, just_accepted):
+        assert listener._server is not None
+        before = asyncio.all_tasks()
+        listener._server(just_accepted)
+        (handling,) = asyncio.all_tasks() - before
+        handling.cancel()
+        listener.stop()
+        await asyncio.wait_for(serving, 5)
+        assert just_accepted.state is ConnectionState.CLOSED
+
+
+async def test_serve_waits_until_what_its_handlers_sent_is_delivered() -> None:
+    size = 10 * MIB
+
+    async def pour(connection: Connection) -> None:
+        connection.send(bytes(size))
+
+    async with listening_on().listen() as listener:
+        serving = asyncio.create_task(listener.serve(pour))
+        peer = plain_client(port_of(listener))
+        assert await peer.receive(1) == bytes(1)
+        listener.stop()
+        await turns()
+        assert not serving.done()
+        assert len(await peer.receive_to_end()) == size - 1
+        await asyncio.wait_for(serving, 5)
+        peer.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -55,6 +57,22 @@ async def _awaited(connection: Connection) -> Connection:
 
 
 # Clones
+
+
+async def test_a_clone_that_has_ended_is_freed_without_the_garbage_collector() -> None:
+    async def ended(client: Connection, server: Connection) -> weakref.ref[Connection]:
+        clone = client.clone()
+        peer = await peer_of(clone, server)
+        await asyncio.gather(clone.close(), peer.close())
+        return weakref.ref(clone)
+
+    async with pair() as (client, server):
+        gc.disable()
+        try:
+            freed = await ended(client, server)
+            await until(lambda: freed() is None)
+        finally:
+            gc.enable()
 
 
 async def test_a_clone_is_a_stream_that_its_first_byte_makes_visible() -> None:

@@ -93,8 +93,8 @@ def agree(expected: str | None, printed: str) -> bool:
     )
 
 
-def typed_into_the_console(blocks: Sequence[Block]) -> list[str]:
-    """What each block prints when all are pasted, one after the other, into ``python -m asyncio``."""
+def typed_into_the_console(blocks: Sequence[Block], place: Path) -> list[str]:
+    """What each block prints when all are pasted, one after the other, into ``python -m asyncio`` at this place."""
     lines = ["import sys", "sys.ps1 = sys.ps2 = ''", "sys.displayhook = lambda value: None"]
     for block in blocks:
         lines += [block.source, "", f"print({MARK!r})"]
@@ -107,6 +107,7 @@ def typed_into_the_console(blocks: Sequence[Block]) -> list[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        cwd=place,
     ) as console:
         watchdog = threading.Timer(CONSOLE_TIME, console.kill)
         watchdog.start()
@@ -122,9 +123,11 @@ def typed_into_the_console(blocks: Sequence[Block]) -> list[str]:
 
 @needs_sctp
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_can_be_pasted_into_the_console_and_prints_what_the_page_says(page: str) -> None:
+def test_every_block_can_be_pasted_into_the_console_and_prints_what_the_page_says(
+    page: str, tmp_path: Path
+) -> None:
     blocks = list(blocks_of((DOCS / page).read_text()))
-    for block, printed in zip(blocks, typed_into_the_console(blocks), strict=True):
+    for block, printed in zip(blocks, typed_into_the_console(blocks, tmp_path), strict=True):
         assert agree(block.output, printed), f"{page}:{block.line} prints\n{printed}"
 
 
@@ -219,7 +222,9 @@ async def test_the_server_of_the_readme_serves(
         await asyncio.wait([serving])
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/evaluation.rst"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/evaluation.rst", "docs/command_line.rst"]
+)
 def test_commands_that_are_shown_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     makefile = (ROOT / "Makefile").read_text()
@@ -227,7 +232,7 @@ def test_commands_that_are_shown_exist(page: str) -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     application = pytest.importorskip("neatpy.cli.app").app
     commands = {command.callback.__name__ for command in application.registered_commands}
-    assert set(re.findall(r"(?:\$ |`)neatpy (\w+)", text)) <= commands
+    assert set(re.findall(r"(?:[$|] |`)neatpy (\w+)", text)) <= commands
 
 
 async def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:

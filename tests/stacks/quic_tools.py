@@ -22,6 +22,9 @@ CLIENT, SERVER = ("192.0.2.1", 1000), ("192.0.2.2", 443)
 DELAY = 0.01
 """Seconds that a datagram takes."""
 
+TICK = 1e-9
+"""Seconds that pass at least, as with any clock: what is due after a difference of two times may be due for ever."""
+
 Fate = Callable[[bytes, bool, int], Iterable[float]]
 """Of a datagram, whether it is the client's, and its number there: the delays with which copies of it arrive."""
 
@@ -146,7 +149,7 @@ class Network:
             if self._waiting:
                 at = min(at, self._waiting[0][0])
             assert at < limit, f"it did not come true within {seconds} s"
-            self.now = max(self.now, at)
+            self.now = max(self.now + TICK, at)
             self._deliver()
             for end in self._ends():
                 due = end.engine.wake_at()

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("aioquic")
 
+from aioquic import tls
+from aioquic.quic.connection import QuicReceiveContext
 from quic_tools import AUTHORITY, CLIENT, DELAY, End, Lossy, Network, arrives, payload, transfer
 
 from neatpy.enumerations import Scheduler
@@ -18,6 +20,7 @@ from neatpy.security import SecurityParameters
 from neatpy.stacks._quic import packets
 from neatpy.stacks._quic.engine import (
     CONNECTION_WINDOW,
+    LARGEST_STREAM_WINDOW,
     STREAM_WINDOW,
     Engine,
     EngineObserver,
@@ -211,6 +214,51 @@ def test_a_refusal_too_is_no_more_than_three_times_what_came() -> None:
     assert sum(map(len, network.datagrams[False])) <= 3 * len(network.datagrams[True][0])
 
 
+# When packets leave
+
+
+def test_small_packets_are_paced_by_their_size() -> None:
+    network = Network().shake()
+    client = network.client
+    stream = client.open()
+    network.pass_time(0.1)
+    left = []
+    for _ in range(40):
+        client.engine.write(stream, b"small", False)
+        left += client.engine.datagrams(network.now)
+    assert len(left) == 40
+
+
+def test_large_packets_do_not_leave_in_one_burst() -> None:
+    network = Network().shake()
+    transfer(network, MIB)  # so that the window is large
+    client = network.client
+    stream = client.open()
+    client.engine.write(stream, bytes(MIB), False)
+    burst = sum(len(datagram) for datagram, _ in client.engine.datagrams(network.now))
+    assert burst <= 17 * client.engine.statistics()["path_mtu"]
+    wake_at = client.engine.wake_at()
+    assert wake_at is not None
+    assert wake_at - network.now < DELAY
+    assert client.engine.datagrams(wake_at)
+
+
+def test_what_came_is_acknowledged_along_with_data_and_else_a_moment_later() -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    stream = client.open()
+    client.engine.write(stream, b"question", False)
+    network.flush()
+    network.run(lambda: server.data[stream])
+    assert not server.engine.datagrams(network.now)  # an answer may come
+    server.engine.write(stream, b"answer", False)
+    network.flush()
+    network.run(lambda: client.data[stream])
+    assert client.engine.undelivered(stream) == 0
+    assert not client.engine.datagrams(network.now)
+    network.run(lambda: server.engine.undelivered(stream) == 0, seconds=0.1)
+
+
 # Credit
 
 
@@ -232,6 +280,39 @@ def test_a_peer_sends_no_more_than_the_window_of_a_stream_that_nobody_takes() ->
     server.engine.taken(stalled, STREAM_WINDOW)
     network.flush()
     network.run(lambda: len(server.data[stalled]) == 4 * MIB)
+
+
+@pytest.mark.parametrize(("taken", "held"), [(3 * MIB, STREAM_WINDOW), (32 * MIB, LARGEST_STREAM_WINDOW)])
+def test_the_window_of_a_stream_grows_where_the_application_has_kept_up_for_long(
+    taken: int, held: int
+) -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    stream = client.open()
+    client.engine.write(stream, bytes(taken), False)
+    network.flush()
+    network.run(lambda: len(server.data[stream]) == taken)
+    server.takes = lambda stream: False
+    client.engine.write(stream, bytes(2 * LARGEST_STREAM_WINDOW), False)
+    network.flush()
+    network.pass_time(5.0)
+    assert 0.75 * held <= len(server.data[stream]) - taken <= held
+
+
+def test_a_window_does_not_grow_where_the_path_is_not_held_up_by_it() -> None:
+    network = Network().shake()
+    client, server = network.client, network.server
+    stream = client.open()
+    for _ in range(150):  # 128 KiB in each round trip: the sender is what is slow
+        client.engine.write(stream, bytes(128 * KIB), False)
+        network.flush()
+        network.pass_time(2 * DELAY)
+    server.takes = lambda stream: False
+    taken = len(server.data[stream])
+    client.engine.write(stream, bytes(2 * LARGEST_STREAM_WINDOW), False)
+    network.flush()
+    network.pass_time(5.0)
+    assert len(server.data[stream]) - taken <= 2 * STREAM_WINDOW
 
 
 def test_a_peer_sends_no_more_than_the_window_of_the_connection() -> None:
@@ -443,6 +524,19 @@ def test_streams_have_the_shares_that_the_scheduler_gives_them(
 
 
 # Ends
+
+
+def test_data_of_a_stream_that_is_over_do_not_hide_what_follows_them() -> None:
+    network = Network().shake()
+    transfer(network, 10)
+    server = network.server
+    network.run(lambda: not server.engine.knows(0))
+    late, new = b"\x0b\x00\x04late", b"\x0b\x04\x03new"  # STREAM frames of streams 0 and 4
+    path = server.engine._network_paths[0]
+    packet = QuicReceiveContext(tls.Epoch.ONE_RTT, b"", path, None, network.now, None)
+    server.engine._payload_received(packet, late + new)
+    server.engine.tell(server)
+    assert (bytes(server.data[4]), 4 in server.ended) == (b"new", True)
 
 
 def test_the_packet_that_closes_says_what_has_come() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neatpy.errors import Reason, ReceiveError
 from neatpy.message import Message
-from neatpy.receiving import ReceiveQueue
+from neatpy.receiving import WHOLE, ReceiveQueue
 from neatpy.system.turns import turns
 
 LIMIT = 1000
@@ -25,10 +25,10 @@ class Receives:
         self.queue = ReceiveQueue(loop, limit)
         self.turn = turns.of(loop)
 
-    def ask(self, minimum: int = 0, maximum: int = sys.maxsize) -> asyncio.Future[Message]:
+    def ask(self, minimum: int = WHOLE, maximum: int = sys.maxsize) -> asyncio.Future[Message]:
         return self.queue.request(minimum, maximum)
 
-    def now(self, minimum: int = 0, maximum: int = sys.maxsize) -> Message:
+    def now(self, minimum: int = WHOLE, maximum: int = sys.maxsize) -> Message:
         return self.ask(minimum, maximum).result()
 
     def come(self, data: bytes, end_of_message: bool) -> None:
@@ -139,7 +139,7 @@ async def test_the_end_of_an_empty_stream_is_an_error(receives: Receives) -> Non
 async def test_whole_messages_are_still_delivered_after_a_failure(receives: Receives) -> None:
     receives.come(b"in time", True)
     receives.come(b"half of", False)
-    receives.queue.end_receiving(lambda: ReceiveError("reset", Reason.CONNECTION_ABORTED))
+    receives.queue.end_receiving(lambda _: ReceiveError("reset", Reason.CONNECTION_ABORTED))
     assert bytes(receives.now()) == b"in time"
     with pytest.raises(ReceiveError) as caught:
         await receives.ask()
@@ -228,10 +228,45 @@ async def test_many_tiny_messages_count_for_more_than_their_bytes(receives: Rece
     assert receives.queue.full
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+async def test_a_callback_is_called_in_the_turn_and_what_it_raises_is_told_to_the_loop(
+    receives: Receives,
+) -> None:
+    told: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    heard: list[bytes] = []
+
+    def hear(answer: asyncio.Future[Message]) -> None:
+        heard.append(bytes(answer.result()))
+        raise OverflowError("too much")
+
+    receives.ask().add_done_callback(hear)
+    second = receives.ask()
+    receives.come(b"one", True)
+    assert heard == [b"one"]
+    assert isinstance(told[0]["exception"], OverflowError)
+    assert "hear" in str(told[0]["message"])
+    receives.come(b"two", True)
+    assert bytes(second.result()) == b"two"
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+async def test_several_callbacks_of_one_receive_are_called_in_order(receives: Receives) -> None:
+    heard: list[str] = []
+    both = asyncio.Event()
+    answer = receives.ask()
+    answer.add_done_callback(lambda _: heard.append("first"))
+    answer.add_done_callback(lambda _: both.set())
+    receives.come(b"one", True)
+    await both.wait()
+    assert heard == ["first"]
+
+
 @given(
     chunks=st.lists(st.binary(max_size=50), min_size=1, max_size=20),
     maxima=st.lists(st.integers(1, 60), min_size=1, max_size=5),
-    minimum=st.integers(0, 20),
+    minimum=st.integers(1, 20) | st.just(WHOLE),
 )
 async def test_any_cutting_gives_back_the_same_bytes(
     chunks: list[bytes], maxima: list[int], minimum: int

@@ -15,7 +15,10 @@ _SECURITY = "Security"
 _READABLE = {"exists": True, "dir_okay": False, "readable": True}
 
 ProfileOption = Annotated[
-    Profile, typer.Option(help="The properties to start from (RFC 9622).", rich_help_panel=_WISHES)
+    Profile,
+    typer.Option(
+        metavar="|".join(Profile), help="The properties to start from (RFC 9622).", rich_help_panel=_WISHES
+    ),
 ]
 RequireOption = Annotated[
     list[str] | None,
@@ -53,7 +56,11 @@ InterfaceOption = Annotated[
 ]
 FramerOption = Annotated[
     Framing | None,
-    typer.Option(help="Give a byte stream Messages; with 'line', each line is one.", rich_help_panel=_WISHES),
+    typer.Option(
+        metavar="|".join(Framing),
+        help="Give a byte stream Messages; with 'line', each line is one.",
+        rich_help_panel=_WISHES,
+    ),
 ]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="No transport security at all.", rich_help_panel=_SECURITY)

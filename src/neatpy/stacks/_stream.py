@@ -38,7 +38,9 @@ themselves these end no connection (RFC 9293 section 3.9.2.2)."""
 
 _JOIN_LIMIT = 64 * 1024
 _MOST_PIECES = 64
-_SMALL_READ, _LARGE_READ = 16 * 1024, 256 * 1024
+_LEAST_READ = 479
+"""Bytes asked for while only little comes at a time: an object so small costs the interpreter no search for memory."""
+_FIRST_READ, _LARGE_READ = _LEAST_READ << 5, 256 * 1024
 
 _QUIET_READS = 6
 """Reads after which a connection counts as busy, so that it pays to have the loop itself read it."""
@@ -96,7 +98,7 @@ class StreamFlow(Flow):
         self._sock = sock
         self._local = local
         self._remote = remote
-        self._read_size = _SMALL_READ
+        self._read_size = _FIRST_READ
         self._quiet_reads = _QUIET_READS
         self.writable = self._open = True
         self._tokens: list[object] | None = None
@@ -270,14 +272,11 @@ class StreamFlow(Flow):
         except OSError as error:
             self._lost(error)
             return
-        size = len(data)
-        if not size:
+        if not data:
             self._end_of_stream()
             return
-        if size == limit:
-            self._read_size = min(limit * 4, _LARGE_READ)
-        elif limit > _SMALL_READ and size < limit >> 3:
-            self._read_size = limit >> 1
+        if limit != _LEAST_READ or len(data) == limit:
+            self._adapt_to(len(data), limit)
         if self._closing is None:
             turn = self._turn
             turn.active = True
@@ -285,6 +284,13 @@ class StreamFlow(Flow):
             turn.active = False
             if turn.waking:
                 turn.end()
+
+    def _adapt_to(self, size: int, limit: int) -> None:
+        """Ask for more when all that was asked for has come, for less when far less has."""
+        if size == limit:
+            self._read_size = min(limit * 4, _LARGE_READ)
+        elif size < limit >> 3:
+            self._read_size = max(limit >> 1, _LEAST_READ)
 
     def read_early(self) -> bytes:
         """What there is to read before anything was told; nothing once the Flow is closing, or not to be read."""

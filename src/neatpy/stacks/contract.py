@@ -293,8 +293,8 @@ class Flow(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Deliver what was sent, discard what arrives, then ``observer.closed(None)``; with an error on a linger
-        that ran out. Never waits for the peer to close. Idempotent."""
+        """Deliver what was sent, discard what arrives, then ``observer.closed(None)``, perhaps at once; with an error
+        on a linger that ran out. Never waits for the peer to close. Idempotent."""
 
     @abstractmethod
     def abort(self) -> None:

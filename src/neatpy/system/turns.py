@@ -8,14 +8,15 @@ turn instead, lets everybody above take in what came, and at its end has the wai
 from __future__ import annotations
 
 import asyncio
-from types import BuiltinMethodType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 _T = TypeVar("_T")
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
     from typing import Protocol
 
     class Waking(Protocol):
@@ -62,20 +63,25 @@ class Turns:
 
 turns = Turns()
 
-_Task = asyncio.Task
-_WakeUp = MethodType if isinstance(vars(_Task).get("cancel"), FunctionType) else BuiltinMethodType
-"""The type of the callback by which a future resumes a task."""
-
 
 def complete(future: asyncio.Future[_T], result: _T) -> None:
-    """Give a future its result and, if a task awaits it, resume that task now, as the loop would a turn later. For the
-    end of a turn only: the task runs in here."""
-    callbacks: list[tuple[Any, Any]] | None = future._callbacks
-    if callbacks:
-        callback, context = callbacks[0]
-        if type(callback) is _WakeUp and isinstance(callback.__self__, _Task) and len(callbacks) == 1:
-            future.remove_done_callback(callback)
-            future.set_result(result)
-            context.run(callback, future)
-            return
+    """Give a future its result and, if somebody awaits it, go on there now, as the loop would a turn later. For the
+    end of a turn only: application code runs in here."""
+    callbacks: list[tuple[Callable[[asyncio.Future[_T]], object], Context]] | None = future._callbacks
+    if not callbacks:
+        future.set_result(result)
+        return
+    try:
+        [(callback, context)] = callbacks
+    except ValueError:  # several: they hear of it from the loop, in their order
+        future.set_result(result)
+        return
+    future.remove_done_callback(callback)
     future.set_result(result)
+    try:
+        context.run(callback, future)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        what = {"message": f"Exception in callback {callback!r}", "exception": error, "future": future}
+        future.get_loop().call_exception_handler(what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from neatpy.stacks.contract import Address, Flow, FlowObserver
 from neatpy.system.datagram_options import wants_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.errors import TransportServicesError
@@ -29,7 +28,7 @@ UNBOUND = FlowObserver()
 class CarriedFlow(Flow):
     """A Flow that a connection carries, by the number under which the connection knows it."""
 
-    __slots__ = ("_linger", "_paused", "_properties", "_transport", "closing", "over", "stream", "writable")
+    __slots__ = ("_lingers", "_paused", "_properties", "_transport", "closing", "over", "stream", "writable")
 
     closing: bool
     """``close`` was called: what arrives is discarded."""
@@ -45,7 +44,7 @@ class CarriedFlow(Flow):
         self._properties = properties
         self.writable = True
         self.closing = self.over = self._paused = False
-        self._linger: asyncio.TimerHandle | None = None
+        self._lingers = False
 
     # What it is
 
@@ -139,13 +138,17 @@ class CarriedFlow(Flow):
     def _mark_over(self) -> None:
         self.over = True
         self.writable = False
-        if self._linger is not None:
-            self._stop_timer()
+        if self._lingers:
+            self._end_linger()
 
-    def _stop_timer(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+    def _linger(self, seconds: float, give_up: Callable[[], None]) -> None:
+        """Wait for the peer, but no longer than this."""
+        self._lingers = True
+        self._transport.patience.begin(self, seconds, give_up)
+
+    def _end_linger(self) -> None:
+        self._lingers = False
+        self._transport.patience.end(self)
 
 
 def is_bound(flow: Flow) -> bool:

@@ -30,6 +30,7 @@ from neatpy.stacks._quic.farewell import farewells
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
 from neatpy.stacks._quic.mixed_flow import MixedFlow
 from neatpy.stacks._quic.order import Order
+from neatpy.stacks._quic.patience import Patience
 from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams
 from neatpy.stacks._tls.handshake import refused
 from neatpy.system.turns import turns
@@ -84,6 +85,7 @@ class QuicTransport(EngineObserver):
         "loop",
         "order",
         "path",
+        "patience",
         "properties",
         "server_name",
         "stack",
@@ -113,6 +115,7 @@ class QuicTransport(EngineObserver):
         self.server_name = server_name
         self.flows: dict[int, CarriedFlow] = {}
         self.order = Order(properties.conn_scheduler)
+        self.patience = Patience(loop)
         self._use_order()
         self.early = self.handshaken = False
         self._keep_alive_after = properties.keep_alive_timeout
@@ -382,10 +385,10 @@ class QuicTransport(EngineObserver):
 
     def stream_opened(self, stream: int) -> None:
         flow = self.flows.get(stream)
-        if isinstance(flow, QuicFlow):
-            flow.peer_opened()
-        else:
+        if flow is None:
             self.unheard[stream] = None
+        elif isinstance(flow, QuicFlow):
+            flow.peer_opened()
 
     def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
         flow = self.flows.get(stream)
@@ -410,7 +413,7 @@ class QuicTransport(EngineObserver):
         if DATAGRAMS in self.flows:
             self._refuse_stream(stream)
             return None
-        parent = next((flow for flow in self.flows.values() if not flow.over and not flow.closing), None)
+        parent = self._oldest()
         begin = QuicFlow if self.flows or self._outcome is None else self.first_kind
         flow = begin(self, stream, UNBOUND, self.properties)
         self.flows[stream] = flow
@@ -425,6 +428,12 @@ class QuicTransport(EngineObserver):
             self.forget(flow)
             return None
         return flow
+
+    def _oldest(self) -> CarriedFlow | None:
+        for flow in self.flows.values():
+            if not flow.over and not flow.closing:
+                return flow
+        return None
 
     def _accepts_early(self) -> bool:
         """Data came before the handshake was complete: whether they are those of a client that we know, so that its
@@ -542,6 +551,7 @@ class QuicTransport(EngineObserver):
             if handle is not None:
                 handle.cancel()
         self._scheduled = None
+        self.patience.stop()
 
     def _say_goodbye_again(self, datagram: bytes) -> None:
         """The peer has not heard that it is over. Once for each burst is enough."""

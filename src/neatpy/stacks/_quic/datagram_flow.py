@@ -162,7 +162,7 @@ class QuicDatagramFlow(CarriedFlow):
         if self._gone_for is not None:
             self._transport.loop.call_soon(self.ended, None)
             return
-        self._linger = self._transport.loop.call_later(LINGER, self._late)
+        self._linger(LINGER, self._late)
         self._transport.wants_to_write(self)
         self._transport.schedule()
 

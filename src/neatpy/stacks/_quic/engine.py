@@ -23,19 +23,22 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, Qu
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from neatpy.stacks._quic.engine_streams import (
+    LARGEST_STREAM_WINDOW,
     SMALLEST_DATAGRAM,
     STREAM_WINDOW,
     Credit,
     EngineStream,
+    StreamQueue,
     StreamTable,
 )
+from neatpy.stacks._quic.pacing import Pacer
 from neatpy.stacks._quic.resets import is_reset
 
 if TYPE_CHECKING:
     from aioquic.quic.configuration import QuicConfiguration
     from aioquic.quic.stream import QuicStream
 
-CONNECTION_WINDOW = 8 << 20
+CONNECTION_WINDOW = 16 << 20
 """Bytes that the peer may send on all streams together, beyond what the application has taken."""
 
 CONNECTION_ID_LENGTH = 8
@@ -45,6 +48,7 @@ _MTU_PROBES = 3
 _LOST_BURSTS, _UNANSWERED = 3, 2
 _RANGES_WITH_CLOSE = 32
 _ACKED = QuicDeliveryState.ACKED
+_IS_LAST, _HAS_LENGTH, _HAS_OFFSET = 1, 2, 4  # in the type of a STREAM frame (RFC 9000 section 19.8)
 
 # What a stranger sends is nothing to print on a program's standard error, unless the program sets logging up.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -147,7 +151,7 @@ class Engine(QuicConnection):
         self._asks_peer = False
         self.takes_early = True
         self._reset_token, self._is_lost = reset_token, False
-        self._table = StreamTable()
+        self._table = StreamTable(self._pace)
         super().__init__(configuration=configuration, **more)
         self._streams = self._table
         self._streams_queue = []
@@ -158,10 +162,15 @@ class Engine(QuicConnection):
         self.taken = self._table.credit
         if not self._logger.isEnabledFor(logging.DEBUG):
             self._logger = _Unheard(self._logger.logger, self._logger.extra)
+        self._pacer = self._loss._pacer = Pacer(max_datagram_size=self._max_datagram_size)
         self._mtu_wanted = 0
         self._mtu_probes = 0
         self._is_probing = False
         self._large_bursts = 0
+
+    def _pace(self) -> tuple[float, float]:
+        came_at: Any = self._spaces[tls.Epoch.ONE_RTT].largest_received_time
+        return came_at or 0.0, self._loss._rtt_smoothed
 
     # What it is
 
@@ -250,11 +259,20 @@ class Engine(QuicConnection):
     def datagrams(self, now: float) -> list[tuple[bytes, Any]]:
         """What is to be sent now, and where to."""
         table = self._table
+        if table.active:
+            self._acknowledge_with_data(now)
         output: list[tuple[bytes, Any]] = self.datagrams_to_send(now)
         table.prune()
         if self._mtu_wanted and self._handshake_confirmed:
             output += self._probe_mtu(now)
         return output
+
+    def _acknowledge_with_data(self, now: float) -> None:
+        """What has come is acknowledged in the packet that leaves now, and costs neither one of its own nor a timer."""
+        space: Any = self._spaces[tls.Epoch.ONE_RTT]
+        due = space.ack_at
+        if due is not None and due > now and self._pacer.next_send_time(now) is None:
+            space.ack_at = now
 
     def wake_at(self) -> float | None:
         """When ``wake`` is due, by the clock that ``now`` is read from."""
@@ -333,8 +351,9 @@ class Engine(QuicConnection):
 
     def may_open(self, unidirectional: bool) -> bool:
         """Whether the peer lets us open one more stream now."""
-        limit = self._remote_max_streams_uni if unidirectional else self._remote_max_streams_bidi
-        return bool(self.get_next_available_stream_id(unidirectional) // 4 < limit)
+        if unidirectional:
+            return bool(self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni)
+        return bool(self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi)
 
     def open_stream(self, unidirectional: bool) -> int:
         """The number of a new stream of our own. The peer hears of it with its first byte, or ``announce``; what
@@ -563,7 +582,7 @@ class Engine(QuicConnection):
             fitting = [data for data in waiting if len(data) <= largest]
             waiting.clear()
             waiting.extend(fitting)
-        self._loss._pacer._max_datagram_size = size
+        self._pacer._max_datagram_size = size
         controller: Any = self._loss._cc
         controller._max_datagram_size = size
 
@@ -571,8 +590,7 @@ class Engine(QuicConnection):
 
     @property
     def _streams_queue(self) -> list[QuicStream]:
-        table = self._table
-        active = table.queue()
+        active = self._table.active
         order = self.order
         if order is not None and len(active) > 1:
             active.sort(key=lambda stream: order(stream.stream_id, stream.sender.highest_offset))
@@ -580,7 +598,11 @@ class Engine(QuicConnection):
 
     @_streams_queue.setter
     def _streams_queue(self, active: list[QuicStream]) -> None:
-        self._table.active = active
+        self._table.active = StreamQueue(active)
+
+    def _write_application(self, builder: QuicPacketBuilder, network_path: Any, now: float) -> None:
+        self._pacer.builder = builder
+        super()._write_application(builder, network_path, now)
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         # Most frames are for a stream that is there, or that is the next one of the peer's.
@@ -598,6 +620,33 @@ class Engine(QuicConnection):
         table.add(opened)
         table.opened.append(stream_id)
         return opened
+
+    def _handle_stream_frame(self, context: Any, frame_type: int, buf: Any) -> None:
+        # Most data are the next ones of their stream, and within the credit that we gave: they need none of the
+        # engine's other care.
+        begin = buf.tell()
+        number = buf.pull_uint_var()
+        offset = buf.pull_uint_var() if frame_type & _HAS_OFFSET else 0
+        size = buf.pull_uint_var() if frame_type & _HAS_LENGTH else buf.capacity - buf.tell()
+        if size and not number & 2 and self._quic_logger is None:
+            data = buf.pull_bytes(
+                size
+            )  # now, since a stream that is over makes the engine go on after the frame
+            stream: Any = self._table.get(number)
+            if stream is None:
+                stream = self._get_or_create_stream(frame_type, number)
+            credit = self._local_max_data
+            used = credit.used + size
+            if (
+                offset + size <= stream.max_stream_data_local
+                and used <= credit.value
+                and stream.receiver.continues_at(offset)
+            ):
+                credit.used = used
+                self._events.append(stream.receiver.take(data, bool(frame_type & _IS_LAST)))
+                return
+        buf.seek(begin)
+        super()._handle_stream_frame(context, frame_type, buf)
 
     def _initialize(self, peer_cid: bytes) -> None:
         if self._spaces:
@@ -709,6 +758,7 @@ class Engine(QuicConnection):
 __all__ = [
     "CONNECTION_ID_LENGTH",
     "CONNECTION_WINDOW",
+    "LARGEST_STREAM_WINDOW",
     "SMALLEST_DATAGRAM",
     "STREAM_WINDOW",
     "Closing",

@@ -6,17 +6,26 @@ adapter this is the only room that knows the engine's private names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from aioquic.quic import events
 from aioquic.quic.connection import Limit
 from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.packet_builder import QuicDeliveryState
+from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 
-STREAM_WINDOW = 1 << 19
-"""Bytes that the peer may send on one stream beyond what the application has taken."""
+STREAM_WINDOW, LARGEST_STREAM_WINDOW = 1 << 20, 1 << 22
+"""Bytes that the peer may send on one stream beyond what the application has taken: at first, and at most (see
+:meth:`_Receiver.grant`)."""
+
+_PROVEN = 2
+"""So many windows of a new size the application must have taken before: one that is about to stop reading gets no
+large one, as a queue that fills up takes some too."""
+
+_STREAM_STEP = STREAM_WINDOW // 4
 
 SMALLEST_DATAGRAM = 1200
 """Bytes of a UDP payload that every path carries (RFC 9000 section 14)."""
@@ -51,7 +60,7 @@ class Credit(Limit):
 
 
 class EngineStream(QuicStream):
-    """One stream, which says when one of its sides has something to do. ``queued``: the table knows that it may."""
+    """One stream, which says when one of its sides has something to do."""
 
     def __init__(
         self,
@@ -69,22 +78,48 @@ class EngineStream(QuicStream):
         self.max_stream_data_remote = remote_credit
         self.receiver = _Receiver(table, number, readable)
         self.sender = _Sender(table, number, writable)
-        self.queued = True
 
 
 class _Sender(QuicStreamSender):
-    """The sending side of a stream."""
+    """The sending side of a stream. ``queued``: the table knows that the stream may have something to do.
+
+    What was never sent is one piece, from ``highest_offset`` to the end, and what is acknowledged mostly comes in
+    order: the engine's sets of ranges are made when something gets lost, or is acknowledged out of order.
+    """
 
     _stream_id: int
 
     def __init__(self, table: StreamTable, number: int, writable: bool) -> None:
-        super().__init__(number, writable)
         self._table = table
-        self.opening = False
+        self._stream_id = number
+        self.is_finished = not writable
+        self.buffer_is_empty = True
+        self.opening = self.reset_pending = False
+        self.queued = True
+        self.highest_offset = self._buffer_start = self._buffer_stop = 0
+        self._buffer = bytearray()
+        self._buffer_fin: int | None = None
+        self._reset_error_code: int | None = None
+        self._pending_eof = self._acked_fin = False
+        self._lost: RangeSet | None = None
+        self._early: RangeSet | None = None
+        """What was acknowledged before something in front of it."""
 
-    def write(self, data: bytes, end_stream: bool = False) -> None:
-        super().write(data, end_stream)
-        self._table.wake(self._stream_id)
+    def write(self, data: Any, end_stream: bool = False) -> None:
+        if self._buffer_fin is not None or self._reset_error_code is not None:
+            raise RuntimeError(f"nothing more can be sent on stream {self._stream_id}")
+        size = len(data)
+        if size:
+            self._buffer += data
+            self._buffer_stop += size
+        elif not end_stream:
+            return
+        if end_stream:
+            self._buffer_fin = self._buffer_stop
+            self._pending_eof = True
+        self.buffer_is_empty = self.opening = False
+        if not self.queued:
+            self._table.wake(self._stream_id)
 
     def reset(self, error_code: int) -> None:
         super().reset(error_code)
@@ -97,55 +132,164 @@ class _Sender(QuicStreamSender):
             self.buffer_is_empty = False
             self._table.wake(self._stream_id)
 
+    @property
+    def next_offset(self) -> int:
+        return self.highest_offset if self._lost is None else self._lost[0].start
+
     def get_frame(self, max_size: int, max_offset: int | None = None) -> QuicStreamFrame | None:
-        if self.opening and max_size >= 0:
-            self.opening = False
-            if not len(self._pending) and not self._pending_eof:
-                return QuicStreamFrame(data=b"", offset=0)
-        frame = super().get_frame(max_size, max_offset)
-        if frame is None:
-            if max_size <= 0:
-                self._table.has_filled_a_packet()
-        elif not self._pending_eof and frame.offset + len(frame.data) == self._buffer_stop:
-            self.buffer_is_empty = True  # the engine would find out by asking once more
+        if max_size <= 0:
+            self._table.has_filled_a_packet()
+            if max_size < 0:
+                return None
+        start, stop = self.highest_offset, self._buffer_stop
+        lost = self._lost
+        if lost is not None:
+            start, stop = lost[0].start, lost[0].stop
+        if start == stop:
+            return self._empty_frame()
+        if stop > start + max_size:
+            stop = start + max_size
+        if max_offset is not None and stop > max_offset:
+            stop = max_offset
+        if stop <= start:
+            return None
+        begin = self._buffer_start
+        frame = QuicStreamFrame(bytes(self._buffer[start - begin : stop - begin]), False, start)
+        if lost is not None:
+            lost.subtract(start, stop)
+            if not len(lost):
+                self._lost = None
+        if stop > self.highest_offset:
+            self.highest_offset = stop
+        if stop == self._buffer_fin:
+            frame.fin = True
+            self._pending_eof = False
+        if stop == self._buffer_stop and not self._pending_eof and self._lost is None:
+            self.buffer_is_empty = True
         return frame
 
+    def _empty_frame(self) -> QuicStreamFrame | None:
+        """What there is to say besides data."""
+        self.buffer_is_empty = True
+        if self._pending_eof:
+            self._pending_eof = False
+            return QuicStreamFrame(fin=True, offset=self._buffer_stop)
+        if self.opening:
+            self.opening = False
+            return QuicStreamFrame()
+        return None
+
     def on_data_delivery(self, delivery: QuicDeliveryState, start: int, stop: int, fin: bool) -> None:
-        super().on_data_delivery(delivery, start, stop, fin)
         table = self._table
+        acked = delivery is _ACKED
         if stop - start > SMALLEST_DATAGRAM:
-            if delivery == _ACKED:
+            if acked:
                 table.large_acked = True
             else:
                 table.large_lost = True
-        if delivery == _ACKED:
-            if self.is_finished:
+        if not acked:
+            table.lost_frames += 1
+            self._send_again(start, stop, fin)
+        elif self._reset_error_code is None:
+            if start != self._buffer_start or self._early is not None:
+                stop = self._acknowledged(start, stop)
+            del self._buffer[: stop - self._buffer_start]
+            self._buffer_start = stop
+            if fin:
+                self._acked_fin = True
+            if self._acked_fin and stop == self._buffer_fin:
+                self.is_finished = True
                 table.has_delivered(self._stream_id)
+
+    def _acknowledged(self, start: int, stop: int) -> int:
+        """The end of what is acknowledged without a gap, after this was."""
+        early = self._early
+        if early is None:
+            early = self._early = RangeSet()
+        if stop > start:
+            early.add(start, stop)
+        reached = self._buffer_start
+        if len(early) and early[0].start <= reached:
+            reached = max(reached, early.shift().stop)
+        if not len(early):
+            self._early = None
+        return reached
+
+    def _send_again(self, start: int, stop: int, fin: bool) -> None:
+        """This got lost."""
+        if self._reset_error_code is not None:
             return
-        table.lost_frames += 1
-        if not stop and not fin and not self.highest_offset:
+        if stop > start:
+            if self._lost is None:
+                self._lost = RangeSet()
+            self._lost.add(start, stop)
+        if fin:
+            self._pending_eof = True
+        elif not stop and not self._buffer_stop and self._buffer_fin is None:
             self.opening = True
-            self.buffer_is_empty = False
-        table.wake(self._stream_id)
+        self.buffer_is_empty = False
+        self._table.wake(self._stream_id)
 
     def on_reset_delivery(self, delivery: QuicDeliveryState) -> None:
         super().on_reset_delivery(delivery)
-        if delivery == _ACKED:
+        if delivery is _ACKED:
             self._table.has_delivered(self._stream_id)
         self._table.wake(self._stream_id)
 
 
 class _Receiver(QuicStreamReceiver):
-    """The receiving side of a stream."""
+    """The receiving side of a stream. What comes in order goes straight up; the rest is the engine's to sort, which
+    needs its buffer then."""
 
     _stream_id: int
 
     def __init__(self, table: StreamTable, number: int, readable: bool) -> None:
-        super().__init__(number, readable)
         self._table = table
-        self.taken = 0
+        self._stream_id = number
+        self.is_finished = not readable
+        self.stop_pending = False
+        self.highest_offset = self._buffer_start = self.taken = 0
+        self.grants_at = _STREAM_STEP
+        """How much the application must have taken for the peer to hear of it."""
+        self._window = STREAM_WINDOW
+        self._granted_at = -math.inf
+        self._final_size: int | None = None
+        self._stop_error_code: int | None = None
+        self._sorts = False
+
+    def grant(self, now: float, round_trip: float) -> int:
+        """Up to where the peer may send from now on, when a quarter of the window has been taken. If that took less
+        than a round trip it is the window that holds the peer up, and it is doubled."""
+        larger = self._window * 2
+        if (
+            now - self._granted_at < round_trip
+            and larger <= LARGEST_STREAM_WINDOW
+            and larger * _PROVEN <= self.taken
+        ):
+            self._window = larger
+        self._granted_at = now
+        self.grants_at = self.taken + self._window // 4
+        return self.taken + self._window
+
+    def continues_at(self, offset: int) -> bool:
+        """Whether data that begin here are the next ones, and nothing else is known of what follows."""
+        return offset == self._buffer_start == self.highest_offset and self._final_size is None
+
+    def take(self, data: bytes, last: bool) -> events.StreamDataReceived:
+        """The next data came, and no others have yet."""
+        self._buffer_start = self.highest_offset = self.highest_offset + len(data)
+        if last:
+            self._final_size = self._buffer_start
+            self.is_finished = True
+            self._table.wake(self._stream_id)
+        return events.StreamDataReceived(data, last, self._stream_id)
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
+        if frame.data and self.continues_at(frame.offset):
+            return self.take(frame.data, frame.fin)
+        if not self._sorts:
+            self._sorts = True
+            self._buffer, self._ranges = bytearray(), RangeSet()
         event = super().handle_frame(frame)
         if self.is_finished:
             self._table.wake(self._stream_id)
@@ -164,15 +308,19 @@ class _Receiver(QuicStreamReceiver):
             self._table.wake(self._stream_id)
 
 
-class _LongQueue(list[Any]):
-    """Many streams that may have something to send, as the engine visits them for each packet. ``full``, set meanwhile,
-    ends the visit: the packet has no room for any more."""
+class StreamQueue(list[Any]):
+    """The streams that may have something to send, as the engine visits them for each packet. ``full``, set meanwhile,
+    ends the visit where there are many: the packet has no room for any more."""
 
     __slots__ = ("full",)
 
     def __iter__(self) -> Iterator[Any]:
+        every = super().__iter__()
+        return every if len(self) < _MANY else self._until_full(every)
+
+    def _until_full(self, every: Iterator[Any]) -> Iterator[Any]:
         self.full = False
-        for stream in super().__iter__():
+        for stream in every:
             yield stream
             if self.full:
                 return
@@ -181,7 +329,7 @@ class _LongQueue(list[Any]):
         """Have those visited again for the next packet that were served for this one and have more to send."""
         for stream in served:
             if stream.sender.buffer_is_empty:
-                stream.queued = False
+                stream.sender.queued = False
             else:
                 self.append(stream)
 
@@ -190,14 +338,16 @@ class StreamTable(dict[int, Any]):
     """The open streams of one connection by number, and what has become of them since the adapter looked last."""
 
     __slots__ = (
-        "active", "connection", "delivered", "due", "large_acked", "large_lost", "lost_frames", "opened",
+        "active", "connection", "delivered", "due", "large_acked", "large_lost", "lost_frames", "opened", "pace",
     )  # fmt: skip
 
     connection: Credit
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Callable[[], tuple[float, float]]) -> None:
+        """``pace``: when something came last, and how long a round trip takes, in seconds."""
         super().__init__()
-        self.active: list[Any] = []
+        self.pace = pace
+        self.active = StreamQueue()
         """Those that may have something to send; the engine's queue."""
         self.due: dict[int, Any] = {}
         """Those that have credit to announce."""
@@ -210,7 +360,7 @@ class StreamTable(dict[int, Any]):
 
     def add(self, stream: EngineStream) -> None:
         """A stream is open."""
-        self[stream.number] = stream
+        dict.__setitem__(self, stream.number, stream)
         self.active.append(stream)
 
     def adopt(self, stream: Any) -> None:
@@ -218,7 +368,6 @@ class StreamTable(dict[int, Any]):
         number = stream.stream_id
         stream.sender = _Sender(self, number, not stream.sender.is_finished)
         stream.receiver = _Receiver(self, number, not stream.receiver.is_finished)
-        stream.queued = True
 
     def __setitem__(self, number: int, stream: Any) -> None:
         if type(stream) is not EngineStream:
@@ -230,31 +379,24 @@ class StreamTable(dict[int, Any]):
         return list(self.due.values()) if self.due else _NONE
 
     def pop(self, number: int, *default: Any) -> Any:
-        stream = super().pop(number, *default)
-        self.due.pop(number, None)
+        stream = dict.pop(self, number, *default)
+        if self.due:
+            self.due.pop(number, None)
         receiver = stream.receiver
-        # What nobody took of it counts as taken now.
-        self.connection.grant(receiver.highest_offset - receiver.taken)
+        if receiver.taken < receiver.highest_offset:  # what nobody took of it counts as taken now
+            self.connection.grant(receiver.highest_offset - receiver.taken)
         return stream
 
     def wake(self, number: int) -> None:
         """A stream may have something to send."""
         stream = self.get(number)
-        if stream is not None and not stream.queued:
-            stream.queued = True
+        if stream is not None and not stream.sender.queued:
+            stream.sender.queued = True
             self.active.append(stream)
-
-    def queue(self) -> list[Any]:
-        """Those that may have something to send, for the engine to visit."""
-        active = self.active
-        if len(active) >= _MANY and type(active) is list:
-            active = self.active = _LongQueue(active)
-        return active
 
     def has_filled_a_packet(self) -> None:
         """The engine need not visit the rest before the next packet."""
-        if type(self.active) is _LongQueue:
-            self.active.full = True
+        self.active.full = True
 
     def has_delivered(self, number: int) -> None:
         """The sending side of a stream has come to its end."""
@@ -267,16 +409,18 @@ class StreamTable(dict[int, Any]):
         if stream is not None:
             receiver = stream.receiver
             receiver.taken += size
-            limit = receiver.taken + STREAM_WINDOW
-            if limit - stream.max_stream_data_local >= STREAM_WINDOW // 4 and not receiver.is_finished:
-                stream.max_stream_data_local = limit
+            if receiver.taken >= receiver.grants_at and not receiver.is_finished:
+                stream.max_stream_data_local = receiver.grant(*self.pace())
                 self.due[number] = stream
         self.connection.grant(size)
 
     def prune(self) -> None:
         """Forget those that have nothing to do."""
-        active, self.active = self.active, []
-        for stream in active:
+        active = self.active
+        if not active:
+            return
+        self.active = StreamQueue()
+        for stream in active[:]:
             sender, receiver = stream.sender, stream.receiver
             if (
                 sender.reset_pending
@@ -286,4 +430,4 @@ class StreamTable(dict[int, Any]):
             ):
                 self.active.append(stream)
             else:
-                stream.queued = False
+                sender.queued = False

@@ -14,6 +14,7 @@ from neatpy.enumerations import Direction
 from neatpy.errors import CloneError, ConnectionError, Reason, SendError
 from neatpy.message import MessageContext
 from neatpy.stacks._quic.carried import ABORTED, UNBOUND, CarriedFlow
+from neatpy.stacks._quic.order import USUAL
 from neatpy.stacks.contract import Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ PEER_LINGER = 10.0
 
 LINGER = 10.0
 """Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
+
+_SEND_ONLY, _RECEIVE_ONLY = Direction.UNIDIRECTIONAL_SEND, Direction.UNIDIRECTIONAL_RECEIVE
 
 _ONLY_PEER = "only the peer sends on this stream"
 
@@ -48,7 +51,6 @@ class QuicFlow(CarriedFlow):
     """One stream."""
 
     __slots__ = (
-        "_can_receive",
         "_can_send",
         "_delivered",
         "_early",
@@ -65,7 +67,7 @@ class QuicFlow(CarriedFlow):
     def __init__(
         self, transport: QuicTransport, stream: int, observer: FlowObserver, properties: TransportProperties
     ) -> None:
-        super().__init__(transport, stream, observer, properties)
+        CarriedFlow.__init__(self, transport, stream, observer, properties)
         self._finishing = self._gone = False
         self._use_directions()
         self._refused: TransportServicesError | None = None
@@ -74,16 +76,20 @@ class QuicFlow(CarriedFlow):
         self._rests: deque[Rest] | None = None
         self._held: deque[bytes] | None = None
         self._last_backlog = -1
-        transport.prioritise(stream, properties.conn_priority)
+        priority = properties.conn_priority
+        if priority != USUAL:
+            transport.prioritise(stream, priority)
 
     def _use_directions(self) -> None:
-        one_way, peers = bool(self.stream & 2), self._transport.engine.is_peers(self.stream)
-        self._can_send = not (one_way and peers)
-        self._can_receive = not (one_way and not peers)
+        peers = self._transport.engine.is_peers(self.stream)
         self._usable = not peers
         """Whether the engine knows the stream; one of the peer's is not there before the peer opens it."""
-        self._peer_finished = not self._can_receive
-        self._delivered = not self._can_send
+        self._can_send = True
+        self._peer_finished = self._delivered = False
+        if self.stream & 2:  # one way only
+            self._can_send = not peers
+            self._delivered = peers
+            self._peer_finished = not peers
 
     @property
     def expected(self) -> bool:
@@ -318,9 +324,9 @@ class QuicFlow(CarriedFlow):
             self._transport.schedule()
         self.finish()
         if self._delivered:
-            self._transport.loop.call_soon(self._end_if_delivered)
+            self._end_if_delivered()
         else:
-            self._linger = self._transport.loop.call_later(LINGER, self._check_linger)
+            self._linger(LINGER, self._check_linger)
 
     def _discard_held(self) -> None:
         held, self._held = self._held, None
@@ -340,7 +346,7 @@ class QuicFlow(CarriedFlow):
             observer, self.observer = self.observer, UNBOUND
             self._mark_over()
             if not self._peer_finished:
-                self._linger = self._transport.loop.call_later(PEER_LINGER, self._linger_over)
+                self._linger(PEER_LINGER, self._linger_over)
                 self._transport.linger_if_over()
             observer.closed(None)
         self._forget_if_done()
@@ -348,8 +354,8 @@ class QuicFlow(CarriedFlow):
     def _forget_if_done(self) -> None:
         """Once both sides have ended, nothing is left to remember."""
         if self.over and self._delivered and self._peer_finished:
-            if self._linger is not None:
-                self._stop_timer()
+            if self._lingers:
+                self._end_linger()
             self._transport.forget(self)
 
     def _linger_over(self) -> None:
@@ -369,7 +375,7 @@ class QuicFlow(CarriedFlow):
             transport.abandon(self)
             return
         self._last_backlog = backlog
-        self._linger = transport.loop.call_later(LINGER, self._check_linger)
+        self._linger(LINGER, self._check_linger)
 
     def peer_left(self) -> None:
         if self.closing and not self.over and not self.backlog():
@@ -399,7 +405,8 @@ class QuicFlow(CarriedFlow):
         """The connection is over. That is well if the peer has said all it had to say, and has all of ours."""
         self._gone = True
         if self.over:
-            self._stop_timer()
+            if self._lingers:
+                self._end_linger()
             return
         engine = self._transport.engine
         unheard = self._rests is not None or (self._can_send and engine.undelivered(self.stream))
@@ -415,7 +422,7 @@ class QuicFlow(CarriedFlow):
             self.ended(error)
 
     def _mark_over(self) -> None:
-        super()._mark_over()
+        CarriedFlow._mark_over(self)
         self._rests = None
         if self._held is not None:
             self._discard_held()
@@ -449,9 +456,9 @@ def first_flow(transport: QuicTransport, observer: FlowObserver, properties: Tra
     one of whoever sends."""
     direction = properties.direction
     engine = transport.engine
-    if direction is Direction.UNIDIRECTIONAL_SEND:
+    if direction is _SEND_ONLY:
         stream = engine.open_stream(True)
-    elif direction is Direction.UNIDIRECTIONAL_RECEIVE:
+    elif direction is _RECEIVE_ONLY:
         stream = 3 if transport.is_client else 2
     else:
         stream = engine.open_stream(False) if transport.is_client else 0
@@ -470,8 +477,8 @@ def sibling_flow(transport: QuicTransport, properties: TransportProperties) -> Q
     if transport.over:
         raise CloneError("the connection has ended", Reason.CONNECTION_CLOSED)
     direction = properties.direction
-    one_way = direction is Direction.UNIDIRECTIONAL_SEND
-    if direction is Direction.UNIDIRECTIONAL_RECEIVE:
+    one_way = direction is _SEND_ONLY
+    if direction is _RECEIVE_ONLY:
         raise CloneError("only the peer can open a stream on which we receive alone", Reason.NOT_CLONEABLE)
     if not transport.engine.may_open(one_way):
         raise CloneError("the peer allows no more streams on this connection", Reason.NOT_CLONEABLE)

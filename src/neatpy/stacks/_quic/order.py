@@ -9,22 +9,24 @@ from neatpy.enumerations import Scheduler
 
 _TURNS = (Scheduler.ROUND_ROBIN, Scheduler.ROUND_ROBIN_PACKET)
 _ALWAYS = (Scheduler.FIRST_COME_FIRST_SERVED, Scheduler.FAIR_CAPACITY)
-"""Those that make a difference whatever the priorities; the others do if there are different ones."""
+"""Those that make a difference whatever the priorities; the others do if a stream has another one than the usual."""
+
+USUAL = 100
+"""The priority of a stream that was given none."""
 
 
 class Order:
     """The key by which streams are sorted before each packet. Shares are measured by virtual time: what was sent of a
     stream, times its priority plus one. A stream that begins joins at the time of the least served."""
 
-    __slots__ = ("_began", "_counts", "_priorities", "_scheduler", "_sequence", "_sequences", "matters")
+    __slots__ = ("_began", "_priorities", "_scheduler", "_sequence", "_sequences", "matters")
 
     matters: bool
     """Whether anything but taking turns is asked for."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._priorities: dict[int, float] = {}
-        self._counts: dict[float, int] = {}
-        """How many streams have which priority."""
+        """Of the streams that have not the usual one."""
         self._began: dict[int, float] = {}
         self._sequences: dict[int, int] = {}
         self._sequence = 0
@@ -39,23 +41,18 @@ class Order:
         if self._scheduler in _TURNS:
             self.matters = False
         else:
-            self.matters = self._scheduler in _ALWAYS or len(self._counts) > 1
+            self.matters = self._scheduler in _ALWAYS or bool(self._priorities)
 
     def prioritise(self, stream: int, priority: float) -> bool:
-        """Lower is more urgent. Streams are known from their first priority on. True if that changed whether the order
-        matters."""
-        before = self._priorities.get(stream)
-        if before == priority:
+        """Lower is more urgent. True if that changed whether the order matters."""
+        if priority == self._priorities.get(stream, USUAL):
             return False
-        mattered, counts = self.matters, self._counts
-        self._priorities[stream] = priority
-        if before is not None:
-            self._uncount(before)
-        if priority in counts:
-            counts[priority] += 1
+        mattered = self.matters
+        if priority == USUAL:
+            del self._priorities[stream]
         else:
-            counts[priority] = 1
-            self._weigh()
+            self._priorities[stream] = priority
+        self._weigh()
         return self.matters is not mattered
 
     def begins(self, stream: int, sent: int, others: dict[int, int]) -> None:
@@ -69,26 +66,18 @@ class Order:
 
     def forget(self, stream: int) -> None:
         """It is closed."""
-        priority = self._priorities.pop(stream, None)
-        if priority is not None:
-            self._uncount(priority)
+        if self._priorities and self._priorities.pop(stream, None) is not None:
+            self._weigh()
         if self._sequence:
             self._began.pop(stream, None)
             self._sequences.pop(stream, None)
-
-    def _uncount(self, priority: float) -> None:
-        counts = self._counts
-        counts[priority] -= 1
-        if not counts[priority]:
-            del counts[priority]
-            self._weigh()
 
     def key(self, stream: int, sent: int) -> float:
         """The lowest is served first."""
         if self._scheduler is Scheduler.FIRST_COME_FIRST_SERVED:
             return self._sequences.get(stream, 0)
         if self._scheduler is Scheduler.PRIORITY:
-            return self._priorities.get(stream, 100)
+            return self._priorities.get(stream, USUAL)
         return self._time(stream, sent)
 
     def _time(self, stream: int, sent: int) -> float:
@@ -97,4 +86,4 @@ class Order:
     def _weight(self, stream: int) -> float:
         if self._scheduler is Scheduler.FAIR_CAPACITY:
             return 1.0
-        return self._priorities.get(stream, 100) + 1.0
+        return self._priorities.get(stream, USUAL) + 1.0
