@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import neatpy
@@ -55,8 +56,8 @@ class Connection(Activity[neatpy.Connection]):
             None  # that is awaited: to the first request, or, without any, a look ahead
         )
         self._kept: tuple[neatpy.Message, int] | None = None  # and how much of it has been handed out
-        self._over: neatpy.ReceiveError | None = None  # why no more will come
-        self._is_stream = self._in_use = self._in_parts = False
+        self._is_stream: bool | None = None  # known when it is established
+        self._is_ahead = self._in_use = self._in_parts = self._is_over = self._peer_is_done = False
 
     @once_begun
     def send(
@@ -88,11 +89,11 @@ class Connection(Activity[neatpy.Connection]):
         lengths below 1 (but 0 bytes on are whole Messages)."""
         if (min_incomplete_length or 1) < 1 or max_length < 1:
             raise ValueError("a receive takes at least 1 byte")
-        if self._over is None:
+        if not self._is_over:
             maximum = None if max_length == math.inf else int(max_length)
             self._requests.append((handler, min_incomplete_length or None, maximum))
-            if len(self._requests) == 1:
-                self._withdraw()  # what looks ahead
+            if self._answer is None or (self._is_ahead and self._answer.cancel()):
+                self._ask()  # no longer ahead, of which nothing is lost
 
     def batch(self, batch_block: Callable[[], object]) -> None:
         """Call a function, and send together what it sends."""
@@ -109,7 +110,8 @@ class Connection(Activity[neatpy.Connection]):
     @once_begun
     def close(self) -> None:
         """Deliver everything sent, then end. A receive that waits for more than there is gets what there is."""
-        self._hand_over()
+        if self._requests and (self._answer is None or self._answer.cancel()):
+            self._ask(1)  # before it is discarded
         self._real.close()
 
     @once_begun
@@ -185,57 +187,54 @@ class Connection(Activity[neatpy.Connection]):
     def established(self, *, initiated: bool) -> None:
         """Messages come from now on. Over a stream any bytes will do; otherwise whole Messages come."""
         self._is_stream, self._in_use = self.preconnection.is_stream(self._real), initiated
-        self._receiving = asyncio.get_running_loop().create_task(self._receive_all())
+        self._ask()
 
-    async def _receive_all(self) -> None:
-        """Answer the first request, until nothing more can come. While there is none, this looks one Message ahead:
-        that is how the end of the peer's data is noticed, of which 1.0 told a program that did not receive just then,
-        too. What it finds is kept for the next receive.
-
-        This is a task because one that awaits is resumed as soon as data come, sooner than a callback is called."""
-        while self._over is None:
-            ahead = not self._requests
-            try:
-                if ahead or self._kept is None:
-                    self._answer = self._ask()
-                    message = await self._answer
-                    if self._unreported:
-                        await asyncio.sleep(0)  # who sent hears of that before the answer
-                    self._answer = None
-                else:
-                    message = self._take_kept(*self._kept, self._requests[0][2])
-            except asyncio.CancelledError:
-                if self._answer is not None:
-                    raise  # the loop ends: it was not withdrawn here
-            except neatpy.ReceiveError as error:
-                self._end(error)
-            else:
-                if not message.data and self._is_stream:
-                    continue  # the end of a stream is no Message
-                if ahead:
-                    self._kept = message, 0
-                else:
-                    self._tell(message, *self._requests.popleft())
-
-    def _ask(self) -> _Answer:
+    def _ask(self, least: int | None = None) -> None:
+        """Ask for what the first request wants. While there is none, look one Message ahead: that is how the end of the
+        peer's data is noticed, of which 1.0 told a program that did not receive just then, too. What is found is kept
+        for the next receive."""
+        if self._is_stream is None:
+            return
+        self._is_ahead = not self._requests
         if self._requests:
             _, minimum, maximum = self._requests[0]
-            return self._real.receive(minimum or (1 if self._is_stream else None), maximum)
-        if self._kept is not None:
-            return asyncio.get_running_loop().create_future()  # until somebody receives
-        return self._real.receive()
+            if self._kept is not None:
+                self._answer = self._take_kept(*self._kept, maximum)
+            else:
+                least = least or minimum or (1 if self._is_stream else None)
+                self._answer = self._real.receive(least, maximum)
+        elif self._kept is None and not self._is_over:
+            self._answer = self._real.receive()
+        if self._answer is not None:
+            self._answer.add_done_callback(self._answered)
 
-    def _withdraw(self) -> bool:
-        """Ask no longer, of which nothing is lost. False if an answer is on its way already."""
-        if self._answer is not None and self._answer.cancel():
-            self._answer = None
-        return self._answer is None
-
-    def _take_kept(self, message: neatpy.Message, start: int, maximum: int | None) -> neatpy.Message:
+    def _take_kept(self, message: neatpy.Message, start: int, maximum: int | None) -> _Answer:
         end = len(message) if maximum is None else start + maximum
         self._kept = (message, end) if end < len(message) else None
         whole = message.end_of_message and self._kept is None
-        return neatpy.Message(message.data[start:end], message.context, whole)
+        answer: _Answer = asyncio.get_running_loop().create_future()
+        answer.set_result(neatpy.Message(message.data[start:end], message.context, whole))
+        return answer
+
+    def _answered(self, answer: _Answer, *, late: bool = False) -> None:
+        if answer is not self._answer:
+            return  # it was withdrawn
+        if self._unreported and not late:  # who sent is to hear of that before the answer comes
+            asyncio.get_running_loop().call_soon(partial(self._answered, answer, late=True))
+            return
+        self._answer = None
+        try:
+            if (error := answer.exception()) is not None:
+                self._end(error, None if self._is_ahead else self._requests.popleft()[0])
+            elif not answer.result().data and self._is_stream:
+                pass  # the end of a stream is no Message
+            elif self._is_ahead:
+                self._kept = answer.result(), 0
+            else:
+                self._tell(answer.result(), *self._requests.popleft())
+        finally:
+            if self._answer is None:  # the handler has not received again
+                self._ask()
 
     def _tell(self, message: neatpy.Message, handler: Handler | None, _: object, maximum: int | None) -> None:
         data, whole, self._in_use = message.data, message.end_of_message, True
@@ -243,37 +242,23 @@ class Connection(Activity[neatpy.Connection]):
             whole = maximum is None or len(data) < maximum
         is_end = whole if self._in_parts or not whole else None
         self._in_parts = not whole and not self._is_stream
-        self._call(handler, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
+        fire(handler, self, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
 
-    def _end(self, error: neatpy.ReceiveError) -> None:
+    def _end(self, error: BaseException, handler: Handler | None) -> None:
         """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
         they are told. On an accepted Connection that broke before anything came neither: most of these have only lost
         the peer's race between stacks, and handlers of 1.0 would take it for an empty Message."""
-        self._over = error
-        self._close_if_done()
-        if self._in_use and error.reason is not neatpy.Reason.CONNECTION_CLOSED:
-            for handler, _, _ in self._requests:
-                self._call(handler, MessageDataObject(b"", 0), MessageContext(), None, error)
-
-    def _call(self, handler: Handler | None, *arguments: object) -> None:
-        try:
-            fire(handler, self, *arguments)
-        except Exception as error:
-            context = {"message": f"a receive handler of {self!r} raised", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
-
-    def _hand_over(self) -> None:
-        """The Connection is about to close: whoever waits for more than there is gets what there is."""
-        if self._requests and self._kept is None and self._withdraw():
-            rest = self._real.receive(1)
-            if not rest.cancel() and rest.exception() is None:
-                self._kept = rest.result(), 0
+        self._is_over = True
+        if getattr(error, "reason", None) is neatpy.Reason.CONNECTION_CLOSED:
+            self._peer_is_done = True
+            self._close_if_done()
+        elif self._in_use:
+            fire(handler, self, MessageDataObject(b"", 0), MessageContext(), None, error)
 
     def _close_if_done(self) -> None:
         """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
         close by themselves; but what sent handlers go on to send is still to leave."""
-        is_done = self._over is not None and self._over.reason is neatpy.Reason.CONNECTION_CLOSED
-        if is_done and not self._unreported:
+        if self._peer_is_done and not self._unreported:
             self._real.close()
 
     # What became of sends
