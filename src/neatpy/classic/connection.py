@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import neatpy
 from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
-from neatpy.classic.message_context import MessageContext, MessageDataObject, todays
+from neatpy.classic.message_context import MessageContext, MessageDataObject
 from neatpy.classic.running import Activity, once_begun
 from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.transport_properties import ConnectionProperties, TransportProperties
@@ -70,7 +70,7 @@ class Connection(Activity[neatpy.Connection]):
         """Send a Message, or with ``end_of_message`` False part of one: parts with the same context, or one after
         the other without any, are one Message. ``sent_handler(connection, error_reason)`` hears that it was sent
         (the reason is None then) or why not; one with a single argument hears only of what was sent."""
-        context = todays(message_context)
+        context = None if message_context is None else message_context.translated
         if context is None and not (end_of_message and self._parts is None):
             context = self._parts or neatpy.MessageContext()
             self._parts = None if end_of_message else context
@@ -224,14 +224,16 @@ class Connection(Activity[neatpy.Connection]):
             return
         self._answer = None
         try:
-            if (error := answer.exception()) is not None:
-                self._end(error, None if self._is_ahead else self._requests.popleft()[0])
-            elif not answer.result().data and self._is_stream:
+            message = answer.result()
+        except neatpy.ReceiveError as error:
+            self._end(error, None if self._is_ahead else self._requests.popleft()[0])
+        else:
+            if self._is_stream and not message.data:
                 pass  # the end of a stream is no Message
             elif self._is_ahead:
-                self._kept = answer.result(), 0
+                self._kept = message, 0
             else:
-                self._tell(answer.result(), *self._requests.popleft())
+                self._tell(message, *self._requests.popleft())
         finally:
             if self._answer is None:  # the handler has not received again
                 self._ask()
@@ -242,7 +244,8 @@ class Connection(Activity[neatpy.Connection]):
             whole = maximum is None or len(data) < maximum
         is_end = whole if self._in_parts or not whole else None
         self._in_parts = not whole and not self._is_stream
-        fire(handler, self, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
+        if handler is not None:
+            handler(self, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
 
     def _end(self, error: BaseException, handler: Handler | None) -> None:
         """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
@@ -264,10 +267,13 @@ class Connection(Activity[neatpy.Connection]):
     # What became of sends
 
     def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
-        refusal = self._reason(future) if future.done() else None
-        if handler is not None or refusal is not None:
+        error = future.exception() if future.done() else None
+        if handler is not None or error is not None:
+            refusal = error and self._reason(error)
             self._unreported += 1
-            future.add_done_callback(lambda _: self._report(handler, refusal or self._reason(future)))
+            future.add_done_callback(
+                lambda _: self._report(handler, refusal or self._reason(future.exception()))
+            )
 
     def _report(self, handler: Handler | None, reason: SendErrorReason | None) -> None:
         self._unreported -= 1
@@ -281,8 +287,8 @@ class Connection(Activity[neatpy.Connection]):
         finally:
             self._close_if_done()
 
-    def _reason(self, sent: asyncio.Future[neatpy.MessageContext]) -> SendErrorReason | None:
-        if (error := sent.exception()) is None:
+    def _reason(self, error: BaseException | None) -> SendErrorReason | None:
+        if error is None:
             return None
         if isinstance(error, neatpy.Expired):
             return SendErrorReason.MESSAGE_EXPIRED
