@@ -52,9 +52,7 @@ class Connection(Activity[neatpy.Connection]):
         super().__init__(preconnection, open_real)
         self._unreported = 0  # sends of which nobody was told yet what became of them
         self._requests: deque[tuple[Handler | None, int | None, int | None]] = deque()
-        self._answer: _Answer | None = (
-            None  # that is awaited: to the first request, or, without any, a look ahead
-        )
+        self._answer: _Answer | None = None  # to the first request, or, while there is none, what is ahead
         self._kept: tuple[neatpy.Message, int] | None = None  # and how much of it has been handed out
         self._is_stream: bool | None = None  # known when it is established
         self._is_ahead = self._in_use = self._in_parts = self._is_over = self._peer_is_done = False
@@ -186,7 +184,11 @@ class Connection(Activity[neatpy.Connection]):
 
     def established(self, *, initiated: bool) -> None:
         """Messages come from now on. Over a stream any bytes will do; otherwise whole Messages come."""
-        self._is_stream, self._in_use = self.preconnection.is_stream(self._real), initiated
+        stack, streams = self._real.stack, self.preconnection.streams
+        if stack not in streams:
+            streams[stack] = not self._real.get_properties()["preserve_msg_boundaries"]
+        self._is_stream = streams[stack] and not self.preconnection.framers
+        self._in_use = initiated
         self._ask()
 
     def _ask(self, least: int | None = None) -> None:

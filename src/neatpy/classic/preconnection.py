@@ -41,12 +41,12 @@ class Preconnection(Runner):
         self.transport_properties = transport_properties or TransportProperties()
         self.security_needed = security_needed
         self.unfulfilled_handler = unfulfilled_handler
-        self._streams: dict[str | None, bool] = {}
-        self._framers: list[Adapter] = []
+        self.streams: dict[str | None, bool] = {}  # whether the stacks in use carry bytes and not Messages
+        self.framers: list[Adapter] = []
 
     def add_framer(self, framer: Framer) -> None:
         """Put a framer on top: the last one added sees application data first."""
-        self._framers.append(Adapter(framer, self.connection_for))
+        self.framers.append(Adapter(framer, self.connection_for))
 
     def initiate(self, timeout: float | None = None) -> Connection:
         """Connect to the Remote Endpoint, for at most ``timeout`` seconds, as soon as an event loop runs.
@@ -87,14 +87,6 @@ class Preconnection(Runner):
         real.on_closed = accepted.closed
         return accepted
 
-    def is_stream(self, real: neatpy.Connection) -> bool:
-        """Whether a Connection is a stream of bytes with nothing that finds Messages in it."""
-        if self._framers:
-            return False
-        if real.stack not in self._streams:
-            self._streams[real.stack] = not real.get_properties()["preserve_msg_boundaries"]
-        return self._streams[real.stack]
-
     def _translated(self, listening: bool) -> neatpy.Preconnection:
         local, remote = self.local_endpoint, self.remote_endpoint
         if (local if listening else remote) is None:
@@ -102,7 +94,7 @@ class Preconnection(Runner):
         here = None if local is None else local.translated()
         there = None if remote is None else remote.translated()
         properties = self.transport_properties.translated()
-        return neatpy.Preconnection(here, there, properties, self._security(listening), self._framers)
+        return neatpy.Preconnection(here, there, properties, self._security(listening), self.framers)
 
     def _security(self, listening: bool) -> SecurityParameters:
         """As asked for. True encrypts and trusts whatever certificate the peer presents, as 1.0 did; a Listener makes

@@ -140,9 +140,8 @@ class Activity(Generic[_Real]):
     def failed(self, error: neatpy.TransportServicesError, handler: Handler | None, *told: object) -> None:
         """The same, because of an error. Where nobody hears why it could not be established, that is logged."""
         if error.reason is neatpy.Reason.NO_CANDIDATES:
-            self.ended(self.preconnection.unfulfilled_handler or partial(self.runner.fail, error))
-            return
-        if handler is None and not isinstance(error, neatpy.ConnectionError):
+            handler, told = self.preconnection.unfulfilled_handler or partial(self.runner.fail, error), ()
+        elif handler is None and not isinstance(error, neatpy.ConnectionError):
             log.warning("%r: %s", self, error)
         self.ended(handler, *told)
 

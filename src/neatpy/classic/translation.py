@@ -87,7 +87,7 @@ _preference = _member(Level, *neatpy.Preference)
 _opposite = _member(Level, "PROHIBIT", "AVOID", "REQUIRE", "PREFER", "REQUIRE")
 _multipath = _member(Level, "ACTIVE", "ACTIVE", None, "DISABLED", "DISABLED")
 _temporary = _member(AddressPreference, "AVOID", "PREFER")
-_USER_TIMEOUT = {
+_TIMEOUTS = {
     Timeout.ADVERTISED_USER_TIMEOUT: _row(300, "tcp.user_timeout_value"),
     Timeout.USER_TIMEOUT_ENABLED: _row(False, "tcp.user_timeout_enabled"),
     Timeout.CHANGEABLE: _row(True, "tcp.user_timeout_changeable"),
@@ -141,13 +141,9 @@ TABLE: Mapping[OldProperty, Row] = {
         lambda read: tuple(row.back(read) for row in _RATES),
     ),
     C.USER_TIMEOUT_TCP: Row(
-        {key: row.default for key, row in _USER_TIMEOUT.items()},
-        lambda value: {
-            name: now
-            for key, one in value.items()
-            for name, now in _USER_TIMEOUT[Timeout(key)].to(one).items()
-        },
-        lambda read: {key: row.back(read) for key, row in _USER_TIMEOUT.items()},
+        {key: row.default for key, row in _TIMEOUTS.items()},
+        lambda value: {name: one for key, one in value.items() for name in _TIMEOUTS[Timeout(key)].to(one)},
+        lambda read: {key: row.back(read) for key, row in _TIMEOUTS.items()},
     ),
 }
 
