@@ -426,7 +426,7 @@ def test_a_send_after_close_is_refused_and_a_broken_connection_tells_the_receive
     serve(server(), lambda connection: connection.receive(lambda connection, *_: connection.abort()))
     """
     with running(aborting, free_port):
-        assert run(
+        said = run(
             """
             def received(connection, message, context, is_end, error):
                 say("received", message.length, error.reason.name)
@@ -445,12 +445,10 @@ def test_a_send_after_close_is_refused_and_a_broken_connection_tells_the_receive
             preconnection.start()
             """,
             free_port,
-        ) == [
-            "received 0 CONNECTION_ABORTED",
-            "broken CLOSED",
-            "FAILURE_UNDERLYING_STACK",
-            "CONNECTION_CLOSING",
-        ]
+        )
+    # Whether the receive or the Connection hears of it first depends on how soon after its beginning it breaks.
+    said.remove("received 0 CONNECTION_ABORTED")
+    assert said == ["broken CLOSED", "FAILURE_UNDERLYING_STACK", "CONNECTION_CLOSING"]
 
 
 # Framers

@@ -8,7 +8,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import neatpy
@@ -54,8 +53,9 @@ class Connection(Activity[neatpy.Connection]):
         self._requests: deque[tuple[Handler | None, int | None, int | None]] = deque()
         self._answer: _Answer | None = None  # to the first request, or, while there is none, what is ahead
         self._kept: tuple[neatpy.Message, int] | None = None  # and how much of it has been handed out
+        self._over: neatpy.Reason | None = None  # why nothing more will come
         self._is_stream: bool | None = None  # known when it is established
-        self._is_ahead = self._in_use = self._in_parts = self._is_over = self._peer_is_done = False
+        self._is_ahead = self._in_use = self._in_parts = False
 
     @once_begun
     def send(
@@ -87,7 +87,7 @@ class Connection(Activity[neatpy.Connection]):
         lengths below 1 (but 0 bytes on are whole Messages)."""
         if (min_incomplete_length or 1) < 1 or max_length < 1:
             raise ValueError("a receive takes at least 1 byte")
-        if not self._is_over:
+        if self._over is None:
             maximum = None if max_length == math.inf else int(max_length)
             self._requests.append((handler, min_incomplete_length or None, maximum))
             if self._answer is None or (self._is_ahead and self._answer.cancel()):
@@ -187,8 +187,7 @@ class Connection(Activity[neatpy.Connection]):
         stack, streams = self._real.stack, self.preconnection.streams
         if stack not in streams:
             streams[stack] = not self._real.get_properties()["preserve_msg_boundaries"]
-        self._is_stream = streams[stack] and not self.preconnection.framers
-        self._in_use = initiated
+        self._is_stream, self._in_use = streams[stack] and not self.preconnection.framers, initiated
         self._ask()
 
     def _ask(self, least: int | None = None) -> None:
@@ -205,7 +204,7 @@ class Connection(Activity[neatpy.Connection]):
             else:
                 least = least or minimum or (1 if self._is_stream else None)
                 self._answer = self._real.receive(least, maximum)
-        elif self._kept is None and not self._is_over:
+        elif self._kept is None and self._over is None:
             self._answer = self._real.receive()
         if self._answer is not None:
             self._answer.add_done_callback(self._answered)
@@ -222,7 +221,7 @@ class Connection(Activity[neatpy.Connection]):
         if answer is not self._answer:
             return  # it was withdrawn
         if self._unreported and not late:  # who sent is to hear of that before the answer comes
-            asyncio.get_running_loop().call_soon(partial(self._answered, answer, late=True))
+            asyncio.get_running_loop().call_soon(lambda: self._answered(answer, late=True))
             return
         self._answer = None
         try:
@@ -249,21 +248,19 @@ class Connection(Activity[neatpy.Connection]):
         if handler is not None:
             handler(self, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
 
-    def _end(self, error: BaseException, handler: Handler | None) -> None:
+    def _end(self, error: neatpy.ReceiveError, handler: Handler | None) -> None:
         """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
         they are told. On an accepted Connection that broke before anything came neither: most of these have only lost
         the peer's race between stacks, and handlers of 1.0 would take it for an empty Message."""
-        self._is_over = True
-        if getattr(error, "reason", None) is neatpy.Reason.CONNECTION_CLOSED:
-            self._peer_is_done = True
-            self._close_if_done()
-        elif self._in_use:
+        self._over = error.reason
+        self._close_if_done()
+        if self._in_use and error.reason is not neatpy.Reason.CONNECTION_CLOSED:
             fire(handler, self, MessageDataObject(b"", 0), MessageContext(), None, error)
 
     def _close_if_done(self) -> None:
         """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
         close by themselves; but what sent handlers go on to send is still to leave."""
-        if self._peer_is_done and not self._unreported:
+        if self._over is neatpy.Reason.CONNECTION_CLOSED and not self._unreported:
             self._real.close()
 
     # What became of sends

@@ -73,8 +73,7 @@ class Preconnection(Runner):
         """Listen at the Local Endpoint, as soon as an event loop runs.
 
         Raises ValueError without a Local Endpoint, and ValueError or TypeError for one that can be none."""
-        real = self._translated(listening=True)
-        return Listener(self, real.listen).begin_soon()
+        return Listener(self, self._translated(listening=True).listen).begin_soon()
 
     # For Connections, Listeners and framers
 

@@ -81,7 +81,8 @@ class Runner:
             await asyncio.wait((over,), timeout=GRACE)
             raise
         finally:
-            left, self.activities, self.loop, self._over = self.activities, {}, None, None
+            left, self.activities = self.activities, {}
+            self.loop = self._over = None
             for activity in left:
                 activity.abort()
         over.result()

@@ -52,10 +52,10 @@ def _same(value: Any) -> Any:
 def _row(default: Any, names: str, to: Convert = _same, back: Convert = _same) -> Row:
     """A property that is called so now; or that was divided, and its parts take one value. What is unset or unlimited
     now had the default."""
-    name, *_ = divided = names.split()
+    divided = names.split()
 
     def old(read: Read) -> Any:
-        now = read(name)
+        now = read(divided[0])
         return default if now in (None, math.inf) else back(now)
 
     return Row(default, lambda value: dict.fromkeys(divided, to(value)), old)
