@@ -202,6 +202,14 @@ def test_an_endpoint_that_can_be_none_is_refused_at_once() -> None:
         Preconnection(remote_endpoint=remote).initiate()
 
 
+@pytest.mark.parametrize("lengths", [(-1,), (None, 0), (1, -5.0)])
+def test_a_receive_of_less_than_a_byte_is_refused_at_once(lengths: tuple[Any, ...]) -> None:
+    remote = RemoteEndpoint()
+    remote.with_hostname("localhost")
+    with pytest.raises(ValueError, match="at least 1 byte"):
+        Preconnection(remote_endpoint=remote).initiate().receive(None, *lengths)
+
+
 # On real Connections
 
 SOCKET_OPTION = """

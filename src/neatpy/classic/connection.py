@@ -148,7 +148,7 @@ class Connection(Activity[neatpy.Connection]):
         known = SupportedProtocolStacks.__members__
         return next((known[part] for part in (stack or "").upper().split("/") if part in known), None)
 
-    # For the Run, and for Listeners
+    # For the Runner
 
     def listen_to(self, real: neatpy.Connection) -> None:
         real.on_ready = self._ready
@@ -187,7 +187,8 @@ class Connection(Activity[neatpy.Connection]):
         stack, streams = self._real.stack, self.preconnection.streams
         if stack not in streams:
             streams[stack] = not self._real.get_properties()["preserve_msg_boundaries"]
-        self._is_stream, self._in_use = streams[stack] and not self.preconnection.framers, initiated
+        self._is_stream = streams[stack] and not self.preconnection.framers
+        self._in_use = initiated
         self._ask()
 
     def _ask(self, least: int | None = None) -> None:
@@ -265,14 +266,12 @@ class Connection(Activity[neatpy.Connection]):
 
     # What became of sends
 
-    def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
-        error = future.exception() if future.done() else None
+    def _report_to(self, handler: Handler | None, sent: asyncio.Future[neatpy.MessageContext]) -> None:
+        error = sent.exception() if sent.done() else None
         if handler is not None or error is not None:
-            refusal = error and self._reason(error)
+            refusal = error and self._reason(error)  # as things are now
             self._unreported += 1
-            future.add_done_callback(
-                lambda _: self._report(handler, refusal or self._reason(future.exception()))
-            )
+            sent.add_done_callback(lambda _: self._report(handler, refusal or self._reason(sent.exception())))
 
     def _report(self, handler: Handler | None, reason: SendErrorReason | None) -> None:
         self._unreported -= 1

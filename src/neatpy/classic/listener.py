@@ -47,7 +47,7 @@ class Listener(Activity[neatpy.Listener]):
         """The port that is listened on, which the system chose where 0 was asked for; 0 before that."""
         return next((endpoint.port or 0 for endpoint in self._real.local_endpoints), 0) if self._real else 0
 
-    # For the Run
+    # For the Runner
 
     def listen_to(self, real: neatpy.Listener) -> None:
         real.on_establishment_error = self._not_established

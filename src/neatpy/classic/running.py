@@ -51,7 +51,7 @@ class Runner:
 
     def stop(self) -> None:
         """End in order everything that runs; callable from any thread."""
-        if self.loop is not None:
+        if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._close_all)
 
     def fail(self, error: Exception) -> None:
@@ -67,7 +67,7 @@ class Runner:
             self._over.set_result(None)
 
     async def _until_nothing_is_left(self) -> None:
-        """Cancelling it ends everything."""
+        """Do what waits, and wait until all that comes of it has ended. Cancelling it ends everything."""
         CURRENT.set(self)
         self.loop = asyncio.get_running_loop()
         over = self._over = self.loop.create_future()

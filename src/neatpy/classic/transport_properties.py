@@ -49,9 +49,8 @@ class TransportProperties:
 
     def translated(self) -> neatpy.TransportProperties:
         """As NEATPy has them now. Raises TypeError or ValueError for what the dictionaries hold and is not allowed."""
-        result = neatpy.TransportProperties(
-            preserve_msg_boundaries="prefer", multipath="active"
-        )  # by default, then
+        # The defaults of 2020 that are others now; the rest need not be set.
+        result = neatpy.TransportProperties(preserve_msg_boundaries="prefer", multipath="active")
         held = {**self.selection_properties, **self.message_properties, **self.connection_properties}
         for prop, value in held.items():
             if value != TABLE[prop].default:
