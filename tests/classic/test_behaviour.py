@@ -455,6 +455,30 @@ def test_what_a_handler_initiates_runs_at_once_and_start_is_refused_there(free_p
         ]
 
 
+def test_in_a_loop_of_the_program_everything_runs_at_once_and_stop_ends_it(free_port: int) -> None:
+    with running(ECHO, free_port):
+        assert run(
+            """
+            import asyncio
+            async def main():
+                closed = asyncio.get_running_loop().create_future()
+                def received(connection, message, *_):
+                    say(message.data.decode())
+                    preconnection.stop()
+                preconnection = client()
+                for number in range(2):
+                    connection = preconnection.initiate()
+                    connection.send(b"hello")
+                    connection.HANDLE_STATE_CLOSED = lambda connection: say("closed")
+                connection.receive(received)
+                connection.HANDLE_STATE_CLOSED = closed.set_result
+                say(await closed is connection)
+            asyncio.run(main())
+            """,
+            free_port,
+        ) == ["hello", "closed", "True"]
+
+
 def test_initiate_gives_up_after_its_timeout(free_port: int) -> None:
     assert run(
         """

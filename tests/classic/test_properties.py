@@ -28,7 +28,7 @@ from neatpy.classic import (
     TransportPropertyProfiles,
 )
 
-from .programs import BOTH_STACKS, ECHO, run, running
+from .programs import BOTH_STACKS, ECHO, run, run_complaining, running
 
 S, M, C = SelectionProperties, MessageProperties, ConnectionProperties
 
@@ -202,6 +202,14 @@ def test_an_endpoint_that_can_be_none_is_refused_at_once() -> None:
         Preconnection(remote_endpoint=remote).initiate()
 
 
+@pytest.mark.parametrize("lengths", [(-1,), (None, 0), (1, -5.0)])
+def test_a_receive_of_less_than_a_byte_is_refused_at_once(lengths: tuple[Any, ...]) -> None:
+    remote = RemoteEndpoint()
+    remote.with_hostname("localhost")
+    with pytest.raises(ValueError, match="at least 1 byte"):
+        Preconnection(remote_endpoint=remote).initiate().receive(None, *lengths)
+
+
 # On real Connections
 
 SOCKET_OPTION = """
@@ -283,6 +291,26 @@ def test_the_properties_of_a_connection_can_be_asked_for_and_set(free_port: int,
             "ESTABLISHED True True 40.0",
             "CLOSED False False 40.0",
         ]
+
+
+def test_a_connection_keeps_a_property_that_the_rfc_has_dropped(free_port: int) -> None:
+    with running(ECHO, free_port):
+        said, complained = run_complaining(
+            """
+            THRESHOLD = ConnectionProperties.RETRANSMISSION_THRESHOLD_BEFORE_EXCESSIVE_RETRANSMISSION_NOTIFICATION
+            def ready(connection):
+                say(connection.get_properties()["props"].connection_properties[THRESHOLD])
+                connection.close()
+            properties = wanted()
+            properties.add(THRESHOLD, 5)
+            preconnection = client(properties)
+            preconnection.initiate().HANDLE_STATE_READY = ready
+            preconnection.start()
+            """,
+            free_port,
+        )
+    assert said == ["5"]
+    assert "does nothing" in complained
 
 
 @BOTH_STACKS

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import neatpy
-from neatpy.classic.connection_properties import ConnectionProperties
 from neatpy.classic.enumerations import ConnectionState, SendErrorReason, SupportedProtocolStacks
 from neatpy.classic.message_context import MessageContext, MessageDataObject
-from neatpy.classic.receiving import Receiver
 from neatpy.classic.running import Activity, once_begun
 from neatpy.classic.translation import TABLE, apply
-from neatpy.classic.transport_properties import TransportProperties
-from neatpy.classic.utils import Handler, log, shim_print, takes_two
+from neatpy.classic.transport_properties import ConnectionProperties, TransportProperties
+from neatpy.classic.utils import Handler, fire, log, shim_print, takes_two
 
 if TYPE_CHECKING:
-    import asyncio
-
     from neatpy.classic.preconnection import Preconnection
-    from neatpy.classic.running import Run
 
 __all__ = [
     "Connection", "ConnectionProperties", "ConnectionState", "MessageContext", "MessageDataObject", "SendErrorReason",
     "SupportedProtocolStacks", "TransportProperties", "shim_print",
 ]  # fmt: skip
+
+_Answer = asyncio.Future[neatpy.Message]
 
 
 class Connection(Activity[neatpy.Connection]):
@@ -45,18 +43,19 @@ class Connection(Activity[neatpy.Connection]):
     """For the Message of ``initiate_with_send``."""
     message_framer: Any = None
     """The MessageFramer of the framer that is at work just now."""
+    _clone_error_handler: Handler | None = None
+    _parts: neatpy.MessageContext | None = None
+    """Of the Message that has been sent in part."""
 
     def __init__(self, preconnection: Preconnection, open_real: Callable[[], neatpy.Connection]) -> None:
         super().__init__(preconnection, open_real)
-        self._properties: TransportProperties = copy.deepcopy(preconnection.transport_properties)
-        self._receiver = Receiver(self)
-        self._clone_error_handler: Handler | None = None
-        self._unreported = 0
-        self._peer_is_done = False
-        self._parts: neatpy.MessageContext | None = None
-
-    def __repr__(self) -> str:
-        return f"<classic {self._real!r}>"
+        self._unreported = 0  # sends of which nobody was told yet what became of them
+        self._requests: deque[tuple[Handler | None, int | None, int | None]] = deque()
+        self._answer: _Answer | None = None  # to the first request, or, while there is none, what is ahead
+        self._kept: tuple[neatpy.Message, int] | None = None  # and how much of it has been handed out
+        self._over: neatpy.Reason | None = None  # why nothing more will come
+        self._is_stream: bool | None = None  # known when it is established
+        self._is_ahead = self._in_use = self._in_parts = False
 
     @once_begun
     def send(
@@ -73,20 +72,26 @@ class Connection(Activity[neatpy.Connection]):
         if context is None and not (end_of_message and self._parts is None):
             context = self._parts or neatpy.MessageContext()
             self._parts = None if end_of_message else context
-        future = self._real.send(message_data, context, end_of_message=end_of_message)
-        self._report_to(sent_handler, future)
+        self._report_to(sent_handler, self._real.send(message_data, context, end_of_message=end_of_message))
 
     def receive(
-        self, handler: Handler, min_incomplete_length: int | None = None, max_length: float = math.inf
+        self, handler: Handler | None, min_incomplete_length: int | None = None, max_length: float = math.inf
     ) -> None:
         """Ask for one Message. ``handler(connection, message_data_object, message_context, is_end_of_message, error)``
         is called once: ``is_end_of_message`` is None for a whole Message, False for a part of one and True for its
         last part. Parts come from ``min_incomplete_length`` bytes on, or above ``max_length``.
 
         Over a stream of bytes without a framer, whatever bytes are there are taken for a Message; it is False where
-        they reach ``max_length``. When the Connection breaks, ``error`` says how and there are no data."""
-        maximum = None if max_length == math.inf else int(max_length)
-        self._receiver.request(handler, min_incomplete_length or None, maximum)
+        they reach ``max_length``. When the Connection breaks, ``error`` says how and there are no data. Nothing comes
+        of it when no more can come, as handlers of 1.0 receive again whatever they are told. Raises ValueError for
+        lengths below 1 (but 0 bytes on are whole Messages)."""
+        if (min_incomplete_length or 1) < 1 or max_length < 1:
+            raise ValueError("a receive takes at least 1 byte")
+        if self._over is None:
+            maximum = None if max_length == math.inf else int(max_length)
+            self._requests.append((handler, min_incomplete_length or None, maximum))
+            if self._answer is None or (self._is_ahead and self._answer.cancel()):
+                self._ask()  # no longer ahead, of which nothing is lost
 
     def batch(self, batch_block: Callable[[], object]) -> None:
         """Call a function, and send together what it sends."""
@@ -98,18 +103,13 @@ class Connection(Activity[neatpy.Connection]):
         ``clone_error_handler(clone)``, or ``(clone, error)`` if it takes two, is called."""
         clone = Connection(self.preconnection, lambda: self._real.clone())
         clone._clone_error_handler = clone_error_handler
-        clone._properties = copy.deepcopy(self._properties)
-        self._begin_other(clone)
-        return clone
-
-    @once_begun
-    def _begin_other(self, clone: Connection) -> None:
-        self.run.begin(clone)
+        return clone.begin_soon()
 
     @once_begun
     def close(self) -> None:
         """Deliver everything sent, then end. A receive that waits for more than there is gets what there is."""
-        self._receiver.hand_over()
+        if self._requests and (self._answer is None or self._answer.cancel()):
+            self._ask(1)  # before it is discarded
         self._real.close()
 
     @once_begun
@@ -120,16 +120,17 @@ class Connection(Activity[neatpy.Connection]):
     @once_begun
     def stop(self) -> None:
         """End everything that runs: ``start()`` returns when all Connections have delivered what was sent."""
-        self.run.stop()
+        self.runner.stop()
 
     def get_properties(self) -> dict[str, Any]:
         """A snapshot: ``state``, ``send`` and ``receive`` (whether one can), and ``props``, TransportProperties with
         the Connection Properties as they are now."""
-        found = copy.deepcopy(self._properties)
+        found = copy.deepcopy(self.preconnection.transport_properties)
         if self._real is None:
             return {"state": ConnectionState.ESTABLISHING, "send": False, "receive": False, "props": found}
         now = self._real.get_properties()
-        found.connection_properties = {prop: TABLE[prop].back(now.get) for prop in ConnectionProperties}
+        told = {prop: TABLE[prop].back(now.get) for prop in ConnectionProperties}
+        found.connection_properties |= {prop: value for prop, value in told.items() if value is not None}
         state = ConnectionState[self._real.state.name]
         return {"state": state, "send": now["can_send"], "receive": now["can_receive"], "props": found}
 
@@ -137,10 +138,8 @@ class Connection(Activity[neatpy.Connection]):
     def set_property(self, connection_property: Any, value: object) -> None:
         """Set a Connection Property, on the whole group except for PRIORITY. What is none, is read-only or is refused
         is logged and ignored."""
-        if not isinstance(connection_property, ConnectionProperties):
-            log.warning("%r is no Connection Property and was ignored", connection_property)
-        else:
-            apply(connection_property, value, self._real.set_property)
+        set_one = self._real.set_property
+        apply(connection_property, value, set_one, ConnectionProperties, "Connection Property")
 
     @property
     def transport_stack(self) -> SupportedProtocolStacks | None:
@@ -149,11 +148,9 @@ class Connection(Activity[neatpy.Connection]):
         known = SupportedProtocolStacks.__members__
         return next((known[part] for part in (stack or "").upper().split("/") if part in known), None)
 
-    # For Preconnections, Listeners and the Run
+    # For the Runner
 
-    def attach(self, real: neatpy.Connection, run: Run) -> None:
-        """Here is the Connection that this one stands for."""
-        super().attach(real, run)
+    def listen_to(self, real: neatpy.Connection) -> None:
         real.on_ready = self._ready
         real.on_closed = self.closed
         real.on_establishment_error = self._not_established
@@ -161,22 +158,11 @@ class Connection(Activity[neatpy.Connection]):
         if real.initial_send is not None:
             self._report_to(self.first_sent_handler, real.initial_send)
 
-    def start_receiving(self, *, initiated: bool) -> None:
-        """The Connection is established."""
-        is_stream = self.preconnection.is_stream(self._real)
-        self._receiving = self.run.loop.create_task(self._receiver.run(self._real, is_stream, initiated))
-
-    def abandon(self) -> None:
-        """End at once, and tell nobody."""
-        self._real.on_establishment_error = self._real.on_closed = self._real.on_connection_error = None
-        self._real.abort()
-
     # Events
 
     def _ready(self, real: neatpy.Connection) -> None:
-        self.start_receiving(initiated=True)
-        if self.HANDLE_STATE_READY is not None:
-            self.HANDLE_STATE_READY(self)
+        self.established(initiated=True)
+        fire(self.HANDLE_STATE_READY, self)
 
     def closed(self, real: neatpy.Connection) -> None:
         """The Connection has ended in order."""
@@ -188,46 +174,112 @@ class Connection(Activity[neatpy.Connection]):
             self.ended(clone_handler, *(self, error)[: 1 + takes_two(clone_handler)])
         elif error.reason is neatpy.Reason.CONNECTION_CLOSED:
             self.closed(real)
-        elif error.reason is neatpy.Reason.NO_CANDIDATES:
-            self.ended()
-            self.preconnection.unfulfilled(error, self.run)
         else:
             self._broken(real, error)
 
     def _broken(self, real: neatpy.Connection, error: neatpy.TransportServicesError) -> None:
-        self.ended(self.HANDLE_STATE_CONNECTION_ERROR, self)
-        if self.HANDLE_STATE_CONNECTION_ERROR is None:
-            log.log(logging.INFO if real.stack else logging.WARNING, "%r: %s", self, error)
+        self.failed(error, self.HANDLE_STATE_CONNECTION_ERROR, self)
 
-    def peer_is_done(self) -> None:
-        """The peer is done. In 1.0 that was the end of the Connection, and programs do not close by themselves; but
-        what sent handlers go on to send is still to leave."""
-        self._peer_is_done = True
+    # What comes
+
+    def established(self, *, initiated: bool) -> None:
+        """Messages come from now on. Over a stream any bytes will do; otherwise whole Messages come."""
+        stack, streams = self._real.stack, self.preconnection.streams
+        if stack not in streams:
+            streams[stack] = not self._real.get_properties()["preserve_msg_boundaries"]
+        self._is_stream = streams[stack] and not self.preconnection.framers
+        self._in_use = initiated
+        self._ask()
+
+    def _ask(self, least: int | None = None) -> None:
+        """Ask for what the first request wants. While there is none, look one Message ahead: that is how the end of the
+        peer's data is noticed, of which 1.0 told a program that did not receive just then, too. What is found is kept
+        for the next receive."""
+        if self._is_stream is None:
+            return
+        self._is_ahead = not self._requests
+        if self._requests:
+            _, minimum, maximum = self._requests[0]
+            if self._kept is not None:
+                self._answer = self._take_kept(*self._kept, maximum)
+            else:
+                least = least or minimum or (1 if self._is_stream else None)
+                self._answer = self._real.receive(least, maximum)
+        elif self._kept is None and self._over is None:
+            self._answer = self._real.receive()
+        if self._answer is not None:
+            self._answer.add_done_callback(self._answered)
+
+    def _take_kept(self, message: neatpy.Message, start: int, maximum: int | None) -> _Answer:
+        end = len(message) if maximum is None else start + maximum
+        self._kept = (message, end) if end < len(message) else None
+        whole = message.end_of_message and self._kept is None
+        answer: _Answer = asyncio.get_running_loop().create_future()
+        answer.set_result(neatpy.Message(message.data[start:end], message.context, whole))
+        return answer
+
+    def _answered(self, answer: _Answer, *, late: bool = False) -> None:
+        if answer is not self._answer:
+            return  # it was withdrawn
+        if self._unreported and not late:  # who sent is to hear of that before the answer comes
+            asyncio.get_running_loop().call_soon(lambda: self._answered(answer, late=True))
+            return
+        self._answer = None
+        try:
+            message = answer.result()
+        except neatpy.ReceiveError as error:
+            self._end(error, None if self._is_ahead else self._requests.popleft()[0])
+        else:
+            if self._is_stream and not message.data:
+                pass  # the end of a stream is no Message
+            elif self._is_ahead:
+                self._kept = message, 0
+            else:
+                self._tell(message, *self._requests.popleft())
+        finally:
+            if self._answer is None:  # the handler has not received again
+                self._ask()
+
+    def _tell(self, message: neatpy.Message, handler: Handler | None, _: object, maximum: int | None) -> None:
+        data, whole, self._in_use = message.data, message.end_of_message, True
+        if self._is_stream:
+            whole = maximum is None or len(data) < maximum
+        is_end = whole if self._in_parts or not whole else None
+        self._in_parts = not whole and not self._is_stream
+        if handler is not None:
+            handler(self, MessageDataObject(data, len(data)), MessageContext(message), is_end, None)
+
+    def _end(self, error: neatpy.ReceiveError, handler: Handler | None) -> None:
+        """No more will come. The end of the peer's data is no error, and those who wait hear nothing; anything else
+        they are told. On an accepted Connection that broke before anything came neither: most of these have only lost
+        the peer's race between stacks, and handlers of 1.0 would take it for an empty Message."""
+        self._over = error.reason
         self._close_if_done()
+        if self._in_use and error.reason is not neatpy.Reason.CONNECTION_CLOSED:
+            fire(handler, self, MessageDataObject(b"", 0), MessageContext(), None, error)
 
     def _close_if_done(self) -> None:
-        if self._peer_is_done and not self._unreported:
+        """When all that the peer sent has been received, that was the end of the Connection in 1.0, and programs do not
+        close by themselves; but what sent handlers go on to send is still to leave."""
+        if self._over is neatpy.Reason.CONNECTION_CLOSED and not self._unreported:
             self._real.close()
 
     # What became of sends
 
-    def _report_to(self, handler: Handler | None, future: asyncio.Future[neatpy.MessageContext]) -> None:
-        refusal = self._reason(future.exception()) if future.done() else None
-        if handler is not None:
+    def _report_to(self, handler: Handler | None, sent: asyncio.Future[neatpy.MessageContext]) -> None:
+        error = sent.exception() if sent.done() else None
+        if handler is not None or error is not None:
+            refusal = error and self._reason(error)  # as things are now
             self._unreported += 1
-            future.add_done_callback(
-                lambda _: self._report(handler, refusal or self._reason(future.exception()))
-            )
-        elif refusal is not None:
-            log.warning("a Message was not sent: %s", refusal.value)
+            sent.add_done_callback(lambda _: self._report(handler, refusal or self._reason(sent.exception())))
 
-    def _report(self, handler: Handler, reason: SendErrorReason | None) -> None:
+    def _report(self, handler: Handler | None, reason: SendErrorReason | None) -> None:
         self._unreported -= 1
         try:
             if takes_two(handler):
-                handler(self, reason)
+                fire(handler, self, reason)
             elif reason is None:
-                handler(self)
+                fire(handler, self)
             else:
                 log.warning("a Message was not sent: %s", reason.value)
         finally:

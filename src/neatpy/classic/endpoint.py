@@ -1,6 +1,6 @@
 """The endpoints of NEATPy 1.0: what is set last holds, and everything is checked when an action uses them."""
 
-from typing import Self
+from typing import Any, Self
 
 import neatpy
 
@@ -8,13 +8,12 @@ __all__ = ["LocalEndpoint", "RemoteEndpoint"]
 
 
 class _Endpoint:
-    def __init__(self) -> None:
-        self.interface: str | None = None
-        self.port: int | None = None
-        self.address: str | None = None
+    interface: str | None = None
+    port: int | None = None
+    address: str | None = None
 
     @classmethod
-    def of(cls, found: neatpy.LocalEndpoint | neatpy.RemoteEndpoint | None) -> Self | None:
+    def of(cls, found: Any) -> Self | None:
         """One of today's as one of these."""
         if found is None:
             return None
@@ -46,9 +45,7 @@ class LocalEndpoint(_Endpoint):
 class RemoteEndpoint(_Endpoint):
     """Where to connect to."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.host_name: str | None = None
+    host_name: str | None = None
 
     def with_hostname(self, hostname: str) -> None:
         """Connect to this host."""
@@ -56,6 +53,5 @@ class RemoteEndpoint(_Endpoint):
 
     def translated(self) -> neatpy.RemoteEndpoint:
         """As NEATPy has it now. Raises ValueError or TypeError for what can be none."""
-        address = None if self.host_name is None else self.address
-        host = self.address if self.host_name is None else self.host_name
+        host, address = (self.address, None) if self.host_name is None else (self.host_name, self.address)
         return neatpy.RemoteEndpoint(host, self.port, address=address, interface=self.interface)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import neatpy
-from neatpy.classic.message_context import MessageContext
+from neatpy.classic.connection import Connection
+from neatpy.classic.message_context import MessageContext, todays
 from neatpy.classic.utils import shim_print
-
-if TYPE_CHECKING:
-    from neatpy.classic.preconnection import Preconnection
 
 __all__ = ["ExampleFramer", "Framer", "MessageFramer", "shim_print"]
 
@@ -60,16 +58,11 @@ class ExampleFramer(Framer):
         """There is no farewell."""
 
     def new_sent_message(
-        self,
-        connection: Any,
-        message_data: bytes,
-        message_context: Any,
-        sent_handler: Any,
-        is_end_of_message: bool,
+        self, connection: Any, data: bytes, context: Any, sent_handler: Any, is_end: bool
     ) -> None:
         """Send the length and the Message."""
-        framed = len(message_data).to_bytes(4, "big") + message_data
-        connection.message_framer.send(connection, framed, message_context, sent_handler, is_end_of_message)
+        framed = len(data).to_bytes(4, "big") + data
+        connection.message_framer.send(connection, framed, context, sent_handler, is_end)
 
     def handle_received_data(self, connection: Any) -> None:
         """Read the length, then deliver so many bytes."""
@@ -83,21 +76,32 @@ class MessageFramer:
     """What a framer of 1.0 calls. It belongs to one framer on one Connection; ``connection`` is there for old times'
     sake."""
 
-    def __init__(self, handle: neatpy.MessageFramer, adapter: Adapter) -> None:
+    def __init__(self, handle: neatpy.MessageFramer, connection: Connection) -> None:
         self._handle = handle
-        self._adapter = adapter
+        self._connection = connection
+
+    def run(self, method: Callable[..., object], *arguments: Any) -> object:
+        """Call a method of the framer. Those above and below call each other, so that the MessageFramer set before is
+        set again."""
+        connection = self._connection
+        before, connection.message_framer = connection.message_framer, self
+        try:
+            return method(connection, *arguments)
+        finally:
+            if before is not None:
+                connection.message_framer = before
 
     def send(
         self, connection: Any, data: bytes, message_context: Any, sent_handler: Any, is_end_of_message: bool
     ) -> None:
         """Pass data on to the next framer below, or to the protocol stack."""
-        self._handle.send(data, _found(message_context), is_end_of_message)
+        self._handle.send(data, todays(message_context), is_end_of_message)
 
     def parse(self, connection: Any, minimum: int, maximum: float) -> tuple[bytes, MessageContext, bool]:
         """Look at ``minimum`` to ``maximum`` bytes from the cursor on. If fewer are there this does not return: it
         unwinds out of ``handle_received_data``."""
         data, context, is_end = self._handle.parse(minimum, maximum)
-        return data, MessageContext(found=context), is_end
+        return data, MessageContext(context), is_end
 
     def advance_receive_cursor(self, connection: Any, length: int) -> None:
         """Discard so many bytes."""
@@ -107,15 +111,15 @@ class MessageFramer:
         self, connection: Any, context: MessageContext | None, length: int, is_end: bool
     ) -> None:
         """Deliver so many bytes as a Message, or part of one; some may be still to come."""
-        self._handle.deliver_and_advance_receive_cursor(_found(context), length, is_end)
+        self._handle.deliver_and_advance_receive_cursor(todays(context), length, is_end)
 
     def deliver(self, connection: Any, context: MessageContext | None, data: bytes, is_end: bool) -> None:
         """Deliver data that the framer made itself."""
-        self._handle.deliver(_found(context), data, is_end)
+        self._handle.deliver(todays(context), data, is_end)
 
     def prepend_framer(self, connection: Any, other_framer: Framer) -> None:
         """Put a framer between this one and the application, while this one is not ready: in ``start``, say."""
-        self._handle.prepend_framer(Adapter(other_framer, self._adapter.preconnection))
+        self._handle.prepend_framer(Adapter(other_framer, self._connection.preconnection.connection_for))
 
     def append_framer(self, new_framer: Framer) -> None:
         """The same, as 1.0 also called it."""
@@ -133,47 +137,32 @@ class MessageFramer:
 
 
 class Adapter(neatpy.Framer):
-    """A framer of 1.0 as one of today, for the Connections of one Preconnection."""
+    """A framer of 1.0 as one of today; ``connection_for`` finds the Connection of 1.0, too."""
 
-    def __init__(self, framer: Framer, preconnection: Preconnection) -> None:
+    def __init__(self, framer: Framer, connection_for: Callable[[neatpy.Connection], Connection]) -> None:
         if not isinstance(framer, Framer):
             raise TypeError(f"a framer is an object of a subclass of Framer, not {framer!r}")
         self._framer = framer
-        self.preconnection = preconnection
+        self._connection_for = connection_for
 
     def start(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``start``, and ready."""
-        handle.state = self.preconnection.connection_for(connection), MessageFramer(handle, self)
-        if _call(handle, self._framer.start) is not False:
+        handle.state = MessageFramer(handle, self._connection_for(connection))
+        if handle.state.run(self._framer.start) is not False:
             handle.make_connection_ready()
 
     def stop(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``stop``, and closed."""
-        _call(handle, self._framer.stop)
+        handle.state.run(self._framer.stop)
         handle.make_connection_closed()
 
     def new_sent_message(
         self, connection: Any, handle: neatpy.MessageFramer, data: Any, context: Any, end_of_message: bool
     ) -> None:
         """The old ``new_sent_message``."""
-        found = MessageContext(found=context)
-        _call(handle, self._framer.new_sent_message, bytes(data), found, None, end_of_message)
+        message = bytes(data), MessageContext(context), None, end_of_message
+        handle.state.run(self._framer.new_sent_message, *message)
 
     def handle_received_data(self, connection: neatpy.Connection, handle: neatpy.MessageFramer) -> None:
         """The old ``handle_received_data``."""
-        _call(handle, self._framer.handle_received_data)
-
-
-def _call(handle: neatpy.MessageFramer, method: Callable[..., object], *arguments: Any) -> object:
-    """Framers above and below call each other, so that the handle set before is set again."""
-    old, message_framer = handle.state
-    before, old.message_framer = old.message_framer, message_framer
-    try:
-        return method(old, *arguments)
-    finally:
-        if before is not None:
-            old.message_framer = before
-
-
-def _found(context: MessageContext | None) -> neatpy.MessageContext | None:
-    return None if context is None else context.found
+        handle.state.run(self._framer.handle_received_data)

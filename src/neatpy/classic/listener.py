@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from typing import TYPE_CHECKING
 
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.enumerations import ListenErrorReasons
 from neatpy.classic.running import Activity, once_begun
-from neatpy.classic.utils import Handler, log, shim_print
-
-if TYPE_CHECKING:
-    from neatpy.classic.running import Run
+from neatpy.classic.utils import Handler, fire, shim_print
 
 __all__ = ["Connection", "ListenErrorReasons", "Listener", "shim_print"]
 
@@ -34,6 +31,8 @@ class Listener(Activity[neatpy.Listener]):
         """Accept no more; accepted Connections live on."""
         self._real.stop()
 
+    close = abort = stop
+
     @once_begun
     def set_new_connection_limit(self, value: float) -> None:
         """Accept at most so many further Connections; the others wait until the limit is set anew."""
@@ -46,54 +45,29 @@ class Listener(Activity[neatpy.Listener]):
     @property
     def port(self) -> int:
         """The port that is listened on, which the system chose where 0 was asked for; 0 before that."""
-        endpoints = self._real.local_endpoints if self._real else ()
-        return next((endpoint.port or 0 for endpoint in endpoints), 0)
+        return next((endpoint.port or 0 for endpoint in self._real.local_endpoints), 0) if self._real else 0
 
-    # For the Run
+    # For the Runner
 
-    def attach(self, real: neatpy.Listener, run: Run) -> None:
-        """An event loop runs: listen."""
-        super().attach(real, run)
-        real.on_establishment_error = self._failed
+    def listen_to(self, real: neatpy.Listener) -> None:
+        real.on_establishment_error = self._not_established
         real.on_stopped = lambda _: self.ended(self.HANDLE_STATE_STOPPED)
         real.on_connection_received = self._received
-        self._listening = run.loop.create_task(self._tell_when_listening(real))
-
-    close = stop
-
-    def abandon(self) -> None:
-        """End at once, and tell nobody."""
-        self._real.on_stopped = None
-        self._real.stop()
+        asyncio.ensure_future(real).add_done_callback(self._bound)
 
     # Events
 
-    async def _tell_when_listening(self, real: neatpy.Listener) -> None:
-        try:
-            await real
-        except neatpy.EstablishmentError:
-            return  # the event tells of it
-        if self.HANDLE_STATE_LISTENING is not None:
-            try:
-                self.HANDLE_STATE_LISTENING()
-            except Exception as error:
-                self.run.report(f"HANDLE_STATE_LISTENING of {self!r} raised", error)
+    def _bound(self, bound: asyncio.Future[neatpy.Listener]) -> None:
+        if not bound.cancelled() and bound.exception() is None:
+            fire(self.HANDLE_STATE_LISTENING)
 
     def _received(self, _: neatpy.Listener, real: neatpy.Connection) -> None:
         connection = self.preconnection.connection_for(real)
-        connection.attach(real, self.run)
-        self.run.add(connection)
-        connection.start_receiving(initiated=False)
-        if self.HANDLE_CONNECTION_RECEIVED is not None:
-            self.HANDLE_CONNECTION_RECEIVED(connection)
+        connection.begin()
+        connection.established(initiated=False)
+        fire(self.HANDLE_CONNECTION_RECEIVED, connection)
 
-    def _failed(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
-        self.ended()
-        if error.reason is neatpy.Reason.NO_CANDIDATES:
-            self.preconnection.unfulfilled(error, self.run)
-        elif self.HANDLE_STATE_LISTEN_ERROR is None:
-            log.error("the Listener could not listen: %s", error)
-        elif error.reason is neatpy.Reason.POLICY_PROHIBITED:
-            self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.PROHIBITED_BY_POLICY)
-        else:
-            self.HANDLE_STATE_LISTEN_ERROR(ListenErrorReasons.UNRESOLVED_LOCAL_ENDPOINT)
+    def _not_established(self, _: neatpy.Listener, error: neatpy.EstablishmentError) -> None:
+        prohibited = error.reason is neatpy.Reason.POLICY_PROHIBITED
+        reason = ListenErrorReasons["PROHIBITED_BY_POLICY" if prohibited else "UNRESOLVED_LOCAL_ENDPOINT"]
+        self.failed(error, self.HANDLE_STATE_LISTEN_ERROR, reason)

@@ -5,7 +5,7 @@ from typing import Any
 
 import neatpy
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
-from neatpy.classic.message_properties import MessageProperties
+from neatpy.classic.enumerations import MessageProperties
 from neatpy.classic.translation import TABLE, apply
 from neatpy.classic.utils import log
 
@@ -23,41 +23,32 @@ class MessageDataObject:
 class MessageContext:
     """The properties of one Message, what framers know of it, and where it came from."""
 
-    __slots__ = ("_message", "found")
+    __slots__ = ("_source",)
 
-    found: neatpy.MessageContext | None
-    """Today's context; None if nobody has asked for anything in it yet."""
-
-    def __init__(
-        self, message: neatpy.Message | None = None, found: neatpy.MessageContext | None = None
-    ) -> None:
-        self._message = message
-        self.found = found
+    def __init__(self, source: neatpy.Message | neatpy.MessageContext | None = None) -> None:
+        self._source = source
 
     @property
     def translated(self) -> neatpy.MessageContext:
-        """Today's context, always the same object."""
-        if self.found is None:
-            self.found = neatpy.MessageContext() if self._message is None else self._message.context
-        return self.found
+        """Today's context, always the same object; made when it is first asked for."""
+        if not isinstance(self._source, neatpy.MessageContext):
+            self._source = neatpy.MessageContext() if self._source is None else self._source.context
+        return self._source
 
     def add(self, key: Any, value: object, scope: Any = None) -> None:
         """Set a Message Property, or with a framer as ``scope`` what that framer is to know. What is no Message
         Property, is read-only or has a value that is not allowed is logged and ignored."""
         if scope is not None:
             self.translated.add(scope, key, value)
-        elif not isinstance(key, MessageProperties):
-            log.warning("%r is no Message Property and was ignored", key)
         else:
-            apply(key, value, self.translated.set)
+            apply(key, value, self.translated.set, MessageProperties, "Message Property")
 
     def get(self, key: Any, scope: Any = None) -> Any:
         """A Message Property, or with a framer as ``scope`` what it knows; None if there is none."""
-        context = self.translated
         if scope is not None:
-            return context.get(scope, key)
+            return self.translated.get(scope, key)
         if isinstance(key, MessageProperties):
-            return TABLE[key].back(lambda name: getattr(context, name))
+            return TABLE[key].back(lambda name: getattr(self.translated, name))
         log.warning("%r is no Message Property", key)
         return None
 
@@ -68,3 +59,8 @@ class MessageContext:
     def get_local_endpoint(self) -> LocalEndpoint | None:
         """Where a received Message arrived; None for one to be sent."""
         return LocalEndpoint.of(self.translated.local_endpoint)
+
+
+def todays(context: MessageContext | None) -> neatpy.MessageContext | None:
+    """Today's context, if there is one."""
+    return None if context is None else context.translated

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
-
 import neatpy
 from neatpy.classic.connection import Connection
 from neatpy.classic.endpoint import LocalEndpoint, RemoteEndpoint
 from neatpy.classic.framer import Adapter, Framer
 from neatpy.classic.listener import Listener
-from neatpy.classic.message_context import MessageContext
-from neatpy.classic.running import Activity, Run, current_run
-from neatpy.classic.security_parameters import SecurityParameters, security
+from neatpy.classic.message_context import MessageContext, todays
+from neatpy.classic.running import Runner
+from neatpy.classic.security_parameters import Certificate, SecurityParameters
 from neatpy.classic.transport_properties import TransportProperties
 from neatpy.classic.utils import Handler, shim_print
 
@@ -20,10 +18,8 @@ __all__ = [
     "TransportProperties", "shim_print",
 ]  # fmt: skip
 
-_A = TypeVar("_A", bound=Activity[Any])
 
-
-class Preconnection:
+class Preconnection(Runner):
     """Endpoints, properties and framers of Connections to be.
 
     ``security_needed`` is False for none, True for encryption **without any verification of who the peer is**, or
@@ -39,26 +35,25 @@ class Preconnection:
         security_needed: bool | SecurityParameters = False,
         unfulfilled_handler: Handler | None = None,
     ) -> None:
+        super().__init__()
         self.local_endpoint = local_endpoint
         self.remote_endpoint = remote_endpoint
         self.transport_properties = transport_properties or TransportProperties()
         self.security_needed = security_needed
         self.unfulfilled_handler = unfulfilled_handler
-        self._framers: list[Adapter] = []
-        self._waiting: list[Activity[Any]] = []
-        self._run: Run | None = None
-        self._streams: dict[str | None, bool] = {}
+        self.streams: dict[str | None, bool] = {}  # whether the stacks in use carry bytes and not Messages
+        self.framers: list[Adapter] = []
 
     def add_framer(self, framer: Framer) -> None:
         """Put a framer on top: the last one added sees application data first."""
-        self._framers.append(Adapter(framer, self))
+        self.framers.append(Adapter(framer, self.connection_for))
 
     def initiate(self, timeout: float | None = None) -> Connection:
         """Connect to the Remote Endpoint, for at most ``timeout`` seconds, as soon as an event loop runs.
 
         Raises ValueError without a Remote Endpoint, and ValueError or TypeError for one that can be none."""
         real = self._translated(listening=False)
-        return self._begin(Connection(self, lambda: real.initiate(timeout)))
+        return Connection(self, lambda: real.initiate(timeout)).begin_soon()
 
     def initiate_with_send(
         self,
@@ -69,36 +64,16 @@ class Preconnection:
     ) -> Connection:
         """Connect, and send a first Message with the handshake where that is possible. Raises as ``initiate``."""
         real = self._translated(listening=False)
-        context = None if message_context is None else message_context.translated
-        connection = Connection(self, lambda: real.initiate_with_send(message_data, context, timeout))
+        first = message_data, todays(message_context)
+        connection = Connection(self, lambda: real.initiate_with_send(*first, timeout))
         connection.first_sent_handler = sent_handler
-        return self._begin(connection)
+        return connection.begin_soon()
 
     def listen(self) -> Listener:
         """Listen at the Local Endpoint, as soon as an event loop runs.
 
         Raises ValueError without a Local Endpoint, and ValueError or TypeError for one that can be none."""
-        real = self._translated(listening=True)
-        return self._begin(Listener(self, real.listen))
-
-    def start(self) -> None:
-        """Run an event loop until no Connection and no Listener is left, or ``stop()`` or Ctrl-C ends them.
-
-        Raises RuntimeError inside a running loop, where everything runs already, or while it runs in another thread;
-        EstablishmentError as the class says."""
-        if current_run() is not None:
-            raise RuntimeError("start() inside a running event loop: what is initiated there runs already")
-        if self._run is not None:
-            raise RuntimeError("this Preconnection has been started already")
-        try:
-            neatpy.run(self._start())
-        except KeyboardInterrupt:
-            shim_print("interrupted", level="error")
-
-    def stop(self) -> None:
-        """End everything that ``start()`` runs; callable from any thread."""
-        if self._run is not None:
-            self._run.stop()
+        return Listener(self, self._translated(listening=True).listen).begin_soon()
 
     # For Connections, Listeners and framers
 
@@ -111,46 +86,22 @@ class Preconnection:
         real.on_closed = accepted.closed
         return accepted
 
-    def is_stream(self, real: neatpy.Connection) -> bool:
-        """Whether a Connection is a stream of bytes with nothing that finds Messages in it."""
-        if self._framers:
-            return False
-        known = self._streams.get(real.stack)
-        if known is None:
-            known = self._streams[real.stack] = not real.get_properties()["preserve_msg_boundaries"]
-        return known
-
-    def unfulfilled(self, error: neatpy.TransportServicesError, run: Run) -> None:
-        """No protocol stack meets the properties."""
-        if self.unfulfilled_handler is not None:
-            self.unfulfilled_handler()
-        else:
-            run.fail(error)
-
-    async def _start(self) -> None:
-        self._run = Run()
-        waiting, self._waiting = self._waiting, []
-        try:
-            await self._run.until_nothing_is_left(waiting)
-        finally:
-            self._run = None
-
-    def _begin(self, activity: _A) -> _A:
-        run = current_run()
-        if run is None:
-            self._waiting.append(activity)
-        else:
-            run.begin(activity)
-        return activity
-
     def _translated(self, listening: bool) -> neatpy.Preconnection:
         local, remote = self.local_endpoint, self.remote_endpoint
         if (local if listening else remote) is None:
             raise ValueError(f"this needs a {'Local' if listening else 'Remote'} Endpoint")
-        return neatpy.Preconnection(
-            None if local is None else local.translated(),
-            None if remote is None else remote.translated(),
-            self.transport_properties.translated(),
-            security(self.security_needed, listening),
-            self._framers,
-        )
+        here = None if local is None else local.translated()
+        there = None if remote is None else remote.translated()
+        properties = self.transport_properties.translated()
+        return neatpy.Preconnection(here, there, properties, self._security(listening), self.framers)
+
+    def _security(self, listening: bool) -> SecurityParameters:
+        """As asked for. True encrypts and trusts whatever certificate the peer presents, as 1.0 did; a Listener makes
+        one, which needs the package cryptography."""
+        if isinstance(self.security_needed, SecurityParameters):
+            return self.security_needed
+        if not self.security_needed:
+            return SecurityParameters.disabled()
+        if listening:
+            return SecurityParameters(server_certificate=Certificate.self_signed("localhost"))
+        return SecurityParameters(trust_verification_callback=lambda _: True)

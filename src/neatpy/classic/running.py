@@ -6,14 +6,13 @@ It knows Connections and Listeners only as activities: what they have in common,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import neatpy
-from neatpy.classic.utils import Handler
+from neatpy.classic.utils import Handler, fire, log, shim_print
 
 if TYPE_CHECKING:
     from neatpy.classic.preconnection import Preconnection
@@ -21,48 +20,137 @@ if TYPE_CHECKING:
 GRACE = 1.0
 """Seconds that Connections have for what they were given to send when the program is interrupted."""
 
-
 _Real = TypeVar("_Real", bound=neatpy.Connection | neatpy.Listener)
 _Action = TypeVar("_Action", bound=Callable[..., None])
+
+
+class Runner:
+    """Base of Preconnection: runs an event loop, and all that begins there; also what handlers begin by another one.
+
+    Where a program has its own loop, it knows only what was begun by itself."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []  # what is to be done when the loop runs
+        self.activities: dict[Activity[Any], None] = {}
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._over: asyncio.Future[None] | None = None  # done when ``start()`` is to return
+
+    def start(self) -> None:
+        """Run an event loop until no Connection and no Listener is left, or ``stop()`` or Ctrl-C ends them.
+
+        Raises RuntimeError inside a running loop, where everything runs already, or while it runs in another thread;
+        EstablishmentError as the class says."""
+        if _is_in_loop():
+            raise RuntimeError("start() inside a running event loop: what is initiated there runs already")
+        if self._over is not None:
+            raise RuntimeError("this Preconnection has been started already")
+        try:
+            neatpy.run(self._until_nothing_is_left())
+        except KeyboardInterrupt:
+            shim_print("interrupted", level="error")
+
+    def stop(self) -> None:
+        """End in order everything that runs; callable from any thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._close_all)
+
+    def fail(self, error: Exception) -> None:
+        """Let ``start()`` raise this; where the program has its own loop, that loop's exception handler gets it."""
+        if self._over is None:
+            raise error
+        if not self._over.done():
+            self._over.set_exception(error)
+
+    def end_if_idle(self) -> None:
+        """Let ``start()`` return if nothing is left."""
+        if self._over is not None and not self.activities and not self._over.done():
+            self._over.set_result(None)
+
+    async def _until_nothing_is_left(self) -> None:
+        """Do what waits, and wait until all that comes of it has ended. Cancelling it ends everything."""
+        CURRENT.set(self)
+        self.loop = asyncio.get_running_loop()
+        over = self._over = self.loop.create_future()
+        waiting, self.waiting, self.activities = self.waiting, [], {}
+        for action in (*waiting, self.end_if_idle):
+            self.loop.call_soon(action)
+        try:
+            await asyncio.wait((over,))
+        except asyncio.CancelledError:
+            self._close_all()
+            await asyncio.wait((over,), timeout=GRACE)
+            raise
+        finally:
+            left, self.activities = self.activities, {}
+            self.loop = self._over = None
+            for activity in left:
+                activity.abort()
+        over.result()
+
+    def _close_all(self) -> None:
+        for activity in tuple(self.activities):
+            activity.close()
+
+
+CURRENT: ContextVar[Runner] = ContextVar("neatpy.classic.CURRENT")
+"""Who runs the loop that the calling handler is called by."""
 
 
 class Activity(Generic[_Real]):
     """A Connection or Listener of 1.0. Today's, which ``open_real`` makes, exists as soon as an event loop runs."""
 
-    run: Run
+    runner: Runner
     _real: _Real
 
     def __init__(self, preconnection: Preconnection, open_real: Callable[[], _Real]) -> None:
         self.preconnection = preconnection
         self._open_real = open_real
         self._real = None  # type: ignore[assignment]  # until it has begun; whoever needs it waits for that
-        self._early: list[Callable[[], None]] = []
 
-    def begin(self, run: Run) -> None:
-        """The loop runs: begin, and do what was called so far."""
-        self.attach(self._open_real(), run)
-        early, self._early = self._early, []
-        for action in early:
+    def __repr__(self) -> str:
+        return f"<classic {self._real!r}>"
+
+    def begin_soon(self) -> Self:
+        """Begin at once where an event loop runs, else as soon as ``start()`` runs one."""
+        if _is_in_loop():
+            self.begin()
+        else:
+            self.preconnection.waiting.append(self.begin)
+        return self
+
+    def begin(self) -> None:
+        """Begin, as a part of what runs here."""
+        self.runner = CURRENT.get(self.preconnection)
+        self.runner.loop = asyncio.get_running_loop()
+        self._real = self._open_real()
+        self.runner.activities[self] = None
+        self.listen_to(self._real)
+
+    def listen_to(self, real: _Real) -> None:
+        """Ask for the events of today's."""
+
+    def ended(self, handler: Handler | None, *arguments: object) -> None:
+        """Nothing more comes of it: tell this handler, if there is one, unless everything is over."""
+        if self in self.runner.activities:
+            del self.runner.activities[self]
             try:
-                action()
-            except Exception as error:
-                run.report(f"what was called on {self!r} before start() raised", error)
+                fire(handler, *arguments)
+            finally:
+                asyncio.get_running_loop().call_soon(self.runner.end_if_idle)
 
-    def attach(self, real: _Real, run: Run) -> None:
-        """Here is what this one stands for."""
-        self._real, self.run = real, run
-
-    def ended(self, handler: Handler | None = None, *arguments: Any) -> None:
-        """Nothing more comes of it: tell this handler, if there is one."""
-        self.run.ended(self)
-        if handler is not None:
-            handler(*arguments)
+    def failed(self, error: neatpy.TransportServicesError, handler: Handler | None, *told: object) -> None:
+        """The same, because of an error. Where nobody hears why it could not be established, that is logged."""
+        if error.reason is neatpy.Reason.NO_CANDIDATES:
+            handler, told = self.preconnection.unfulfilled_handler or partial(self.runner.fail, error), ()
+        elif handler is None and not isinstance(error, neatpy.ConnectionError):
+            log.warning("%r: %s", self, error)
+        self.ended(handler, *told)
 
     def close(self) -> None:
         """End in order."""
 
-    def abandon(self) -> None:
-        """End at once, and tell nobody."""
+    def abort(self) -> None:
+        """End at once."""
 
 
 def once_begun(action: _Action) -> _Action:
@@ -71,93 +159,16 @@ def once_begun(action: _Action) -> _Action:
     @wraps(action)
     def now_or_later(self: Activity[Any], *arguments: Any, **named: Any) -> None:
         if self._real is None:
-            self._early.append(partial(action, self, *arguments, **named))
+            self.preconnection.waiting.append(partial(action, self, *arguments, **named))
         else:
             action(self, *arguments, **named)
 
     return cast(_Action, now_or_later)
 
 
-class Run:
-    """The activities of one loop. Made while it runs."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._activities: dict[Activity[Any], None] = {}
-        self._changed = asyncio.Event()
-        self._error: Exception | None = None
-        self._waited_for = False
-
-    def add(self, activity: Activity[Any]) -> None:
-        """Wait for this one, too."""
-        self._activities[activity] = None
-
-    def begin(self, activity: Activity[Any]) -> None:
-        """Begin an activity, and wait for it."""
-        self.add(activity)
-        activity.begin(self)
-
-    def ended(self, activity: Activity[Any]) -> None:
-        """Nothing more comes of it."""
-        self._activities.pop(activity, None)
-        self._changed.set()
-
-    def stop(self) -> None:
-        """End all activities in order, soon. May be called from any thread."""
-        self.loop.call_soon_threadsafe(self._close_all)
-
-    def fail(self, error: Exception) -> None:
-        """Let ``start()`` raise this; where the program has its own loop, that loop's exception handler gets it."""
-        if self._waited_for:
-            self._error = error
-            self._changed.set()
-        else:
-            self.report("a Preconnection could not be fulfilled", error)
-
-    def report(self, what: str, error: Exception) -> None:
-        """Tell the loop's exception handler, which logs the traceback unless the program has another one."""
-        self.loop.call_exception_handler({"message": what, "exception": error})
-
-    async def until_nothing_is_left(self, activities: list[Activity[Any]]) -> None:
-        """Begin these and wait until they, and what comes of them, have ended. Cancelling it ends them."""
-        self._waited_for = True
-        CURRENT.set(self)
-        try:
-            for activity in activities:
-                self.begin(activity)
-            await self._wait()
-        except asyncio.CancelledError:
-            self._close_all()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE):
-                    await self._wait()
-            raise
-        finally:
-            for activity in tuple(self._activities):
-                activity.abandon()
-
-    async def _wait(self) -> None:
-        while self._activities and self._error is None:
-            self._changed.clear()
-            await self._changed.wait()
-            await asyncio.sleep(0)  # what the last handler did is reported, or begins something new
-        if self._error is not None:
-            raise self._error
-
-    def _close_all(self) -> None:
-        for activity in tuple(self._activities):
-            activity.close()
-
-
-CURRENT: ContextVar[Run] = ContextVar("neatpy.classic.CURRENT")
-"""The Run that the calling handler belongs to."""
-
-
-def current_run() -> Run | None:
-    """The Run that new activities belong to; None if no loop runs here, so that they wait for ``start()``."""
+def _is_in_loop() -> bool:
     try:
-        loop = asyncio.get_running_loop()
+        asyncio.get_running_loop()
     except RuntimeError:
-        return None
-    run = CURRENT.get(None)
-    return run if run is not None and run.loop is loop else Run()
+        return False
+    return True

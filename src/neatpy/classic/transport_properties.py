@@ -5,11 +5,10 @@ from functools import partialmethod
 from typing import Any
 
 import neatpy
-from neatpy.classic.connection_properties import ConnectionProperties
-from neatpy.classic.enumerations import PreferenceLevel, TransportPropertyProfiles
-from neatpy.classic.message_properties import MessageProperties
-from neatpy.classic.selection_properties import SelectionProperties
-from neatpy.classic.translation import TABLE, OldProperty, translated
+from neatpy.classic.enumerations import ConnectionProperties, MessageProperties, SelectionProperties
+from neatpy.classic.enumerations import PreferenceLevel as PreferenceLevel
+from neatpy.classic.enumerations import TransportPropertyProfiles as TransportPropertyProfiles
+from neatpy.classic.translation import PROFILES, TABLE, OldProperty, apply
 from neatpy.classic.utils import log, shim_print
 
 __all__ = [
@@ -17,47 +16,26 @@ __all__ = [
     "TransportPropertyProfiles", "shim_print",
 ]  # fmt: skip
 
-_S = SelectionProperties
-_PROFILED = (_S.RELIABILITY, _S.PRESERVE_ORDER, _S.CONGESTION_CONTROL, _S.PRESERVE_MSG_BOUNDARIES)
-_PROFILES = {
-    TransportPropertyProfiles.RELIABLE_INORDER_STREAM: ("REQUIRE", "REQUIRE", "REQUIRE", "PROHIBIT"),
-    TransportPropertyProfiles.RELIABLE_MESSAGE: ("REQUIRE", "REQUIRE", "REQUIRE", "REQUIRE"),
-    TransportPropertyProfiles.UNRELIABLE_DATAGRAM: ("PROHIBIT", "IGNORE", "IGNORE", "REQUIRE"),
-}
-
-_OTHER_DEFAULTS = (_S.PRESERVE_MSG_BOUNDARIES, _S.MULTIPATH)
-"""Properties whose default is another one now."""
-
-_UNSET = (_S.INTERFACE, _S.PVD, _S.LOCAL_ADDRESS_PREFERENCE)
-
 
 class TransportProperties:
-    """Selection, Message and Connection Properties, in dictionaries by their enumerations."""
+    """Selection, Message and Connection Properties, in dictionaries by their enumerations. What is no property, is
+    read-only or has a value that is not allowed is logged and ignored."""
 
     def __init__(self, property_profile: TransportPropertyProfiles | None = None) -> None:
         self.selection_properties = _defaults(SelectionProperties)
         self.message_properties = _defaults(MessageProperties)
         self.connection_properties = _defaults(ConnectionProperties)
-        if property_profile is not None:
-            for prop, level in zip(_PROFILED, _PROFILES[property_profile], strict=True):
-                self.add(prop, PreferenceLevel[level])
-        if property_profile is TransportPropertyProfiles.UNRELIABLE_DATAGRAM:
-            self.add(MessageProperties.IDEMPOTENT, True)
+        for prop, value in PROFILES[property_profile].items():
+            self.add(prop, value)
 
     def add(self, prop: OldProperty, value: Any) -> None:
-        """Set a property; what is none, is read-only or has a value that is not allowed is logged and ignored."""
-        if prop not in TABLE:
-            log.warning("%r is no property and was ignored", prop)
+        """Set a property."""
+        if not apply(prop, value, neatpy.TransportProperties().set, OldProperty, "property"):
             return
-        try:
-            if prop is ConnectionProperties.USER_TIMEOUT_TCP:
-                value = {**self.connection_properties[prop], **value}
-            if not translated(prop, value):
-                log.warning("%s is kept, but does nothing: RFC 9622 has no such property", prop.name)
-        except (TypeError, ValueError, AttributeError) as error:
-            log.warning("%s was not set: %s", prop.name, error)
-        else:
-            self._place(prop)[prop] = value
+        if not TABLE[prop].to(value):
+            log.warning("%s is kept, but does nothing: RFC 9622 has no such property", prop.name)
+        place = self._place(prop)
+        place[prop] = {**place[prop], **value} if prop is ConnectionProperties.USER_TIMEOUT_TCP else value
 
     require = partialmethod(add, value=PreferenceLevel.REQUIRE)
     prefer = partialmethod(add, value=PreferenceLevel.PREFER)
@@ -65,21 +43,19 @@ class TransportProperties:
     avoid = partialmethod(add, value=PreferenceLevel.AVOID)
     prohibit = partialmethod(add, value=PreferenceLevel.PROHIBIT)
 
-    def default(self, prop: SelectionProperties) -> None:
+    def default(self, prop: OldProperty) -> None:
         """Take back what was set."""
-        place = self._place(prop)
-        place[prop] = TABLE[prop].default
-        if prop in _UNSET:
-            del place[prop]
+        self._place(prop)[prop] = copy(TABLE[prop].default)
 
     def translated(self) -> neatpy.TransportProperties:
         """As NEATPy has them now. Raises TypeError or ValueError for what the dictionaries hold and is not allowed."""
-        result = neatpy.TransportProperties()
-        for place in (self.selection_properties, self.message_properties, self.connection_properties):
-            for prop, value in place.items():
-                if prop in _OTHER_DEFAULTS or value != TABLE[prop].default:
-                    for name, now in translated(prop, value).items():
-                        result.set(name, now)
+        # The defaults of 2020 that are others now; the rest need not be set.
+        result = neatpy.TransportProperties(preserve_msg_boundaries="prefer", multipath="active")
+        held = {**self.selection_properties, **self.message_properties, **self.connection_properties}
+        for prop, value in held.items():
+            if value != TABLE[prop].default:
+                for name, now in TABLE[prop].to(value).items():
+                    result.set(name, now)
         return result
 
     def _place(self, prop: OldProperty) -> dict[Any, Any]:
@@ -89,4 +65,4 @@ class TransportProperties:
 
 
 def _defaults(kind: type[Any]) -> dict[Any, Any]:
-    return {prop: copy(TABLE[prop].default) for prop in kind if prop not in _UNSET}
+    return {prop: copy(TABLE[prop].default) for prop in kind}

@@ -13,8 +13,14 @@ log = logging.getLogger("neatpy.classic")
 """What is ignored or goes unheard is said here; programs that set up no logging see it on standard error."""
 
 
-def takes_two(handler: Handler) -> bool:
-    """Whether a handler can be called with a second argument."""
+def fire(handler: Handler | None, *arguments: Any) -> None:
+    """Call a handler, if there is one."""
+    if handler is not None:
+        handler(*arguments)
+
+
+def takes_two(handler: Any) -> bool:
+    """Whether this is a handler that can be called with a second argument."""
     try:
         inspect.signature(handler).bind(None, None)
     except (TypeError, ValueError):  # a built-in function may have no signature to tell
