@@ -1,35 +1,29 @@
 """The framers of one Connection as a layer: a Flow of Messages over the Flow of a protocol stack.
 
 A Connection never knows whether there are framers: :class:`FramedFlow` keeps the contract of ``stacks/contract.py``
-both ways. It starts and stops the framers, carries what they send, keeps the account of what was Sent, and holds what
-they may not deliver yet. Parsing is the handles' business (:mod:`neatpy.framer_handle`); protocols are unknown here.
+both ways. Here it starts and stops the framers, and holds what they may not deliver yet. Sending has a room of its own
+(:mod:`neatpy.framing_sending`), parsing is the handles' (:mod:`neatpy.framer_handle`), and protocols are unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from neatpy.errors import ConnectionError, EstablishmentError, Reason, SendError, TransportServicesError
+from neatpy.errors import ConnectionError, EstablishmentError, Reason, TransportServicesError
 from neatpy.framer import Framer, MessageFramer
 from neatpy.framer_handle import Handle
 from neatpy.framer_shortcuts import shortcut_of
-from neatpy.framing_layer import OWN, Below, LayeredFlow, Piece, Several, coalesced, frames_stand_alone
+from neatpy.framing_layer import Below, frames_stand_alone
+from neatpy.framing_sending import OUTBOX_LIMIT, FramedSending
 from neatpy.message import MessageContext
 from neatpy.stacks.contract import Flow, FlowObserver
-
-if TYPE_CHECKING:
-    from neatpy.stacks.contract import Data
 
 # ruff: noqa: D102 - the contract documents the methods of a Flow
 
 LINGER = 5.0
 """Seconds that framers have for their closing handshakes."""
-
-_OUTBOX_LIMIT = 256 * 1024
-"""Bytes of the framers' own (answers to the peer, say) that may wait before nothing more is read from the peer."""
 
 _MESSAGE_LIMITS = ("send_msg_max_len", "recv_msg_max_len", "singular_transmission_msg_max_len")
 
@@ -58,7 +52,7 @@ async def frame(
     return flow
 
 
-class FramedFlow(LayeredFlow):
+class FramedFlow(FramedSending):
     """A Flow of Messages, made by framers from the Flow below.
 
     ``connection`` is what framers get to see as the Connection. The Flow below tells everything to ``below`` from the
@@ -66,33 +60,21 @@ class FramedFlow(LayeredFlow):
     """
 
     __slots__ = (
-        "_accepted",
         "_bottom",
         "_closing",
         "_connection",
-        "_corked",
         "_early",
         "_failure",
-        "_finish_waits",
-        "_finished",
         "_framers",
         "_linger",
-        "_outbox",
-        "_outbox_size",
-        "_pieces",
         "_pump",
         "_started",
         "_starting",
         "_stopping",
-        "_submitted",
-        "_taken",
-        "_top",
         "_when_started",
-        "_whole_frame",
         "below",
         "blocked",
         "holds_back",
-        "over",
     )
 
     below: FlowObserver
@@ -107,7 +89,7 @@ class FramedFlow(LayeredFlow):
     ) -> None:
         if not framers:
             raise ValueError("a FramedFlow has at least one framer")
-        self._lower = lower
+        super().__init__(lower)
         self._framers = framers
         self._connection = connection
         self.observer = observer
@@ -116,22 +98,15 @@ class FramedFlow(LayeredFlow):
             self._top = Handle(self, framer)
             handle._above, self._top._below = self._top, handle
             handle = self._top
-        # Where one framer is all there is, and while it frames: what a whole Message becomes in one step.
         self._whole_frame = shortcut_of(framers[0], "whole_frame") if len(framers) == 1 else None
-        self.blocked = self.over = self.holds_back = False
+        self.blocked = self.holds_back = False
         self._started = self._starting = False
         self._when_started: Callable[[EstablishmentError | None], None] | None = None
         self._failure: EstablishmentError | None = None
         self._early: list[tuple[Any, ...]] | None = None
         self._pump: asyncio.Handle | None = None
-        self._closing = self._stopping = self._finished = self._finish_waits = self._corked = False
+        self._closing = self._stopping = False
         self._linger: asyncio.TimerHandle | None = None
-        self._pieces: list[Piece] | None = None
-        self._outbox: deque[Piece] | None = None
-        self._outbox_size = 0
-        # Sends that the Flow below did not take at once, and how many of these it has settled since.
-        self._submitted = self._taken = 0
-        self._accepted: deque[tuple[int, object]] | None = None
         if not frames_stand_alone(self._bottom):
             lower.keep_together()
         self.below = lower.observer = Below(self, self._bottom)
@@ -211,163 +186,6 @@ class FramedFlow(LayeredFlow):
             else:
                 getattr(self.observer, name)(*arguments)
 
-    # Sending
-
-    @property
-    def writable(self) -> bool:  # type: ignore[override]
-        """Whether the Flow below takes more and nothing of the framers' own waits for it."""
-        return self._outbox is None and self._lower.writable
-
-    def send(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
-        whole_frame = self._whole_frame
-        if whole_frame is not None and end_of_message and type(data) is bytes:
-            try:
-                framed = whole_frame(self._top, data, context)
-            except SendError:
-                raise
-            except Exception as error:
-                raise _failed(error, context) from error
-            if framed is not None:
-                if self._lower.send(framed, context, True, token):
-                    return True
-                self._submitted += 1
-                return False
-        if self.over:
-            raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
-        pieces: list[Piece] = []
-        self._pieces = pieces
-        try:
-            self._top.push(data, context, end_of_message)
-        except SendError:
-            raise
-        except Exception as error:
-            raise _failed(error, context) from error
-        finally:
-            self._pieces = None
-        if len(pieces) == 1:
-            data, piece_context, end_of_message = pieces[0]
-            return self._pass_down(data, piece_context or context, end_of_message, token)
-        if self.over:
-            raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
-        if not pieces:
-            return self._accept(token)
-        return self._send_several(coalesced(pieces, self._lower.preserves_boundaries), context, token)
-
-    @property
-    def coalesces(self) -> bool:
-        return self._lower.coalesces
-
-    def send_several(self, messages: Sequence[bytes], context: MessageContext, token: object) -> bool:
-        if self.over:
-            raise SendError("the connection has failed", Reason.CONNECTION_ABORTED, context)
-        pieces: list[Piece] = []
-        self._pieces = pieces
-        push = self._top.push
-        whole_frame = self._whole_frame
-        try:
-            for data in messages:
-                framed = None if whole_frame is None else whole_frame(self._top, data, context)
-                if framed is None:
-                    push(data, context, True)
-                else:
-                    pieces.append((framed, None, True))
-        except SendError:
-            raise
-        except Exception as error:
-            raise _failed(error, context) from error
-        finally:
-            self._pieces = None
-        if not pieces:
-            return self._accept(token)
-        return self._pass_down(b"".join([data for data, _, _ in pieces]), context, True, token)
-
-    def cork(self) -> None:
-        self._corked = True
-        self._lower.cork()
-
-    def uncork(self) -> None:
-        self._corked = False
-        self._lower.uncork()
-
-    def output(self, data: Data, context: MessageContext | None, end_of_message: bool) -> None:
-        """The lowest framer sends: for a Message that is being sent, or of its own."""
-        if self._pieces is not None:
-            self._pieces.append((data, context, end_of_message))
-        elif self.over or self._finished:
-            return  # nobody there to read it
-        elif self._outbox is None and self._lower.writable:
-            self._send_own(data, context, end_of_message)
-        else:
-            if self._outbox is None:
-                self._outbox = deque()
-            self._outbox.append((bytes(data), context, end_of_message))
-            self._outbox_size += len(self._outbox[-1][0])
-            if self._outbox_size > _OUTBOX_LIMIT:
-                self._lower.pause_receiving()
-
-    def _pass_down(self, data: Data, context: MessageContext, end_of_message: bool, token: object) -> bool:
-        if self._lower.send(data, context, end_of_message, token):
-            return True
-        self._submitted += 1
-        return False
-
-    def _send_own(self, data: Data, context: MessageContext | None, end_of_message: bool) -> None:
-        if not self._lower.send(data, context or MessageContext(), end_of_message, OWN):
-            self._submitted += 1
-
-    def _send_several(self, pieces: list[Piece], context: MessageContext, token: object) -> bool:
-        """What one send has become. The token is settled when the last piece is."""
-        lower = self._lower
-        several = Several(token, len(pieces))
-        cork = not self._corked and len(pieces) > 1
-        if cork:
-            lower.cork()
-        try:
-            for data, piece_context, end_of_message in pieces:
-                if lower.send(data, piece_context or context, end_of_message, several):
-                    several.left -= 1
-                else:
-                    self._submitted += 1
-        finally:
-            if cork:
-                lower.uncork()
-        several.in_send = False
-        return several.left == 0
-
-    def _accept(self, token: object) -> bool:
-        """A framer keeps all of this send: it is Sent, though not before those that went before it."""
-        if self._taken == self._submitted:
-            return True
-        if self._accepted is None:
-            self._accepted = deque()
-        self._accepted.append((self._submitted, token))
-        return False
-
-    def settled(self) -> None:
-        """The Flow below has settled one more of what it had not taken at once."""
-        self._taken += 1
-        accepted = self._accepted
-        while accepted and accepted[0][0] <= self._taken:
-            self.observer.sent(accepted.popleft()[1])
-
-    def flush_outbox(self) -> None:
-        outbox = self._outbox
-        if outbox is None:
-            return
-        while outbox and self._lower.writable:
-            data, context, end_of_message = outbox.popleft()
-            self._outbox_size -= len(data)
-            self._send_own(data, context, end_of_message)
-        if outbox:
-            return
-        self._outbox = None
-        if not self.blocked:
-            self._lower.resume_receiving()
-        if self._finish_waits:
-            self._lower.finish()
-        if self._closing and not self._stopping and self._linger is None:
-            self.close_lower()
-
     # Receiving
 
     def pause_receiving(self) -> None:
@@ -423,7 +241,7 @@ class FramedFlow(LayeredFlow):
         if self.over:
             return
         self._drain()
-        if not self.blocked and self._outbox_size <= _OUTBOX_LIMIT:
+        if not self.blocked and self._outbox_size <= OUTBOX_LIMIT:
             self._lower.resume_receiving()
 
     def _drain(self) -> None:
@@ -435,13 +253,12 @@ class FramedFlow(LayeredFlow):
 
     # Ending
 
-    def finish(self) -> None:
-        if not self._finished and not self.over:
-            self._finished = True
-            if self._outbox is None:
-                self._lower.finish()
-            else:
-                self._finish_waits = True
+    def outbox_is_empty(self) -> None:
+        if not self.blocked:
+            self._lower.resume_receiving()
+        super().outbox_is_empty()
+        if self._closing and not self._stopping and self._linger is None:
+            self.close_lower()
 
     def close(self) -> None:
         if self._closing or self.over:
@@ -628,9 +445,6 @@ class FramedFlow(LayeredFlow):
                 handle = handle._above
         return value
 
-    def backlog(self) -> int:
-        return self._lower.backlog() + self._outbox_size
-
 
 def _as(kind: type[Any], error: Exception) -> Any:
     """The error as this kind, with its reason; the original is its cause."""
@@ -643,7 +457,3 @@ def _as(kind: type[Any], error: Exception) -> Any:
     )
     result.__cause__ = error
     return result
-
-
-def _failed(error: Exception, context: MessageContext) -> SendError:
-    return SendError(f"a framer failed: {error!r}", Reason.PROTOCOL_FAILED, context)

@@ -1,5 +1,5 @@
-"""What the layer of framers needs beside its framers: the part of the contract in which it stands aside, the
-observer of the Flow below, and the account of sends that become several pieces. Parsing and protocols are unknown here.
+"""What the layer of framers needs beside its framers: the part of the contract in which it stands aside, the observer
+of the Flow below, and the tokens by which that one tells what was Sent. Parsing and protocols are unknown here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,10 @@ if TYPE_CHECKING:
     from neatpy.framing import FramedFlow
     from neatpy.message import MessageContext
     from neatpy.properties import TransportProperties
-    from neatpy.stacks.contract import Data, Stack
-
-_JOIN_LIMIT = 64 * 1024
-"""What one Message becomes is joined up to this size (bytes); larger pieces leave one by one, coalesced below."""
+    from neatpy.stacks.contract import Stack
 
 OWN = object()
 """The token of what framers send of their own."""
-
-Piece = tuple["Data", "MessageContext | None", bool]
 
 # ruff: noqa: D102 - the contract documents the methods of a Flow and its observer
 
@@ -56,6 +51,10 @@ class LayeredFlow(Flow):
     @property
     def paths(self) -> Sequence[tuple[Address, Address]]:
         return self._lower.paths
+
+    @property
+    def coalesces(self) -> bool:
+        return self._lower.coalesces
 
     @property
     def sends_apart(self) -> bool:
@@ -195,25 +194,3 @@ class Several:
         self.token = token
         self.left = left
         self.in_send = True
-
-
-def coalesced(pieces: list[Piece], boundaries: bool) -> list[Piece]:
-    """Small pieces joined; over a stack with boundaries, all pieces of one Message, whatever their size."""
-    result: list[Piece] = []
-    run: list[Data] = []
-    size = 0
-    for data, context, end_of_message in pieces:
-        length = memoryview(data).nbytes
-        small = size + length <= _JOIN_LIMIT
-        if run and not boundaries and not small:
-            result.append((b"".join(run), context, False))
-            run, size = [], 0
-        run.append(data)
-        size += length
-        if end_of_message and boundaries:
-            result.append((b"".join(run), context, True))
-            run, size = [], 0
-    if run:
-        _, context, end_of_message = pieces[-1]
-        result.append((run[0] if len(run) == 1 else b"".join(run), context, end_of_message))
-    return result
