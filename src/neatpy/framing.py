@@ -91,7 +91,7 @@ class FramedFlow(FramedSending):
             raise ValueError("a FramedFlow has at least one framer")
         super().__init__(lower)
         self._framers = framers
-        self._connection = connection
+        self._connection: Any = connection
         self.observer = observer
         self._bottom = self._top = handle = Handle(self, framers[0])
         for framer in framers[1:]:
@@ -158,7 +158,7 @@ class FramedFlow(FramedSending):
             while handle is not None and not self.over:
                 if not handle._started:
                     handle._started = True
-                    handle._framer.start(self._connection, handle)  # type: ignore[arg-type]
+                    handle._framer.start(self._connection, handle)
                     handle.resume()
                 if not handle._ready:
                     return
@@ -350,7 +350,7 @@ class FramedFlow(FramedSending):
     def _stop(self, handle: Handle) -> None:
         handle._stopped = True
         try:
-            handle._framer.stop(self._connection, handle)  # type: ignore[arg-type]
+            handle._framer.stop(self._connection, handle)
         except Exception as error:
             handle._closed = True
             asyncio.get_running_loop().call_exception_handler(

@@ -117,7 +117,7 @@ class UdpFlow(Flow, DatagramObserver):
         """Use this connected socket, which nobody shares. Raises OSError."""
         for name in ("conn_capacity_profile", "max_send_rate"):
             self._act(name, self._properties.get(name), sock)
-        self._names = (_address_of(sock.getsockname()), _address_of(sock.getpeername()))
+        self._names = (Address.of(sock.getsockname()), Address.of(sock.getpeername()))
         self._socket = DatagramSocket(self._loop, sock, self, errors=wants_errors(self._properties))
         self._socket.resume_receiving()
 
@@ -156,7 +156,7 @@ class UdpFlow(Flow, DatagramObserver):
         if self._names is not None:
             return self._names[1]
         assert self._address is not None
-        return _address_of(self._address)
+        return Address.of(self._address)
 
     # Sending
 
@@ -443,8 +443,3 @@ def _send_error(error: OSError, context: MessageContext | None, size: int) -> Se
     return SendError(
         f"the kernel does not send it: {error.strerror or error}", Reason.PROTOCOL_FAILED, context
     )
-
-
-def _address_of(address: SocketAddress) -> Address:
-    scope = str(address[3]) if len(address) > 3 and address[3] else ""
-    return Address(address[0], address[1], scope)

@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Any
 from neatpy.enumerations import Preference
 from neatpy.errors import Reason, SendError
 from neatpy.message import MessageContext
-from neatpy.stacks._stream import (
-    StreamFlow,
-    configure,
-    family_of,
-    refusal,
-    sockaddr,
-    when_connected,
-)
+from neatpy.stacks._stream import StreamFlow
+from neatpy.stacks._stream_socket import configure, refusal, when_connected
 from neatpy.system.streams import open_streams
 
 if TYPE_CHECKING:
@@ -48,8 +42,8 @@ def begin_fast_open(
 ) -> Coroutine[Any, Any, Flow]:
     """Start one attempt whose SYN carries these bytes, if it may. Raises OSError."""
     loop = asyncio.get_running_loop()
-    remote = sockaddr(candidate.remote)
-    sock = socket.socket(family_of(candidate.remote), socket.SOCK_STREAM, protocol)
+    remote = candidate.remote.sockaddr()
+    sock = socket.socket(candidate.remote.family, socket.SOCK_STREAM, protocol)
     try:
         sock.setblocking(False)
         configure(sock, candidate)

@@ -11,13 +11,12 @@ import contextlib
 import errno
 import socket
 import sys
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from neatpy.errors import ConnectionError, PropertyError, Reason, TransportServicesError
-from neatpy.stacks.contract import Address, Candidate, Data, Flow, FlowObserver
+from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
 from neatpy.system import options
-from neatpy.system.streams import OpenStreams, open_streams
+from neatpy.system.streams import OpenStreams
 
 if TYPE_CHECKING:
     from neatpy.message import MessageContext
@@ -30,8 +29,6 @@ LINGER = 10.0
 LINGER_IN_ALL = 120.0
 """Seconds after which ``close`` gives up even on a peer that acknowledges a little now and then."""
 
-_NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
-_NON_BLOCKING_STREAM = socket.SOCK_STREAM | _NON_BLOCKING
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 """What a kernel says of an established connection that timed out when it knows why the peer did not answer: by
 themselves these end no connection (RFC 9293 section 3.9.2.2)."""
@@ -129,11 +126,11 @@ class StreamFlow(Flow):
     def local_address(self) -> Address:
         if self._local is None:
             self._local = self._sock.getsockname()
-        return address_of(self._local)
+        return Address.of(self._local)
 
     @property
     def remote_address(self) -> Address:
-        return address_of(self._remote)
+        return Address.of(self._remote)
 
     # Sending
 
@@ -486,83 +483,6 @@ class _Closing:
         observer.closed(error)
 
 
-def begin_stream(
-    stack: Stack, candidate: Candidate, observer: FlowObserver, protocol: int = 0
-) -> StreamFlow | Coroutine[Any, Any, Flow]:
-    """Start one attempt to connect: the Flow if the kernel connects at once, as on loopback, else what remains to be
-    awaited. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    properties = candidate.properties
-    remote = sockaddr(candidate.remote)
-    sock = socket.socket(family_of(candidate.remote), _NON_BLOCKING_STREAM, protocol)
-    try:
-        if not _NON_BLOCKING:
-            sock.setblocking(False)
-        configure(sock, candidate)
-        result = sock.connect_ex(remote)
-        if result == errno.EINPROGRESS:
-            result = sock.connect_ex(remote)  # on loopback it is through by now, and 0 says so
-        if result not in (0, errno.EINPROGRESS, errno.EALREADY, errno.EAGAIN):
-            raise refusal(result, remote)
-    except BaseException:
-        sock.close()
-        raise
-    flow = StreamFlow(stack, observer, properties, loop, open_streams.of(loop), sock, remote)
-    if result:
-        return when_connected(flow)
-    flow.start()
-    return flow
-
-
-def configure(sock: socket.socket, candidate: Candidate) -> None:
-    """Make the candidate's properties act on a new socket, and bind it. Raises OSError."""
-    properties = candidate.properties
-    options.limit_unsent(sock)
-    options.choose_delay(sock, properties)
-    if candidate.interface is not None:
-        options.bind_to_interface(sock, candidate.interface)
-    options.apply_stream_options(sock, properties)
-    if candidate.remote.is_ipv6 and properties.use_temporary_local_address is None:
-        options.prefer_temporary_address(sock, True)  # the default of whoever initiates
-    if candidate.hop_limit is not None:
-        options.set_hop_limit(sock, candidate.hop_limit)
-    if candidate.local is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(sockaddr(candidate.local))
-
-
-async def when_connected(flow: StreamFlow) -> Flow:
-    """Wait until the kernel says how it went."""
-    loop, sock = flow._loop, flow._sock
-    told: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, _tell, told)
-    try:
-        try:
-            await told
-        finally:
-            loop.remove_writer(sock)
-        result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if result:
-            raise refusal(result, flow._remote)
-    except BaseException:
-        sock.close()
-        raise
-    flow.start()
-    return flow
-
-
-def _tell(told: asyncio.Future[None]) -> None:
-    if not told.done():
-        told.set_result(None)
-
-
-def refusal(number: int, remote: tuple[Any, ...]) -> OSError:
-    """What connecting failed with."""
-    import os
-
-    return OSError(number, f"{os.strerror(number)} ({remote[0]} port {remote[1]})")
-
-
 def joined(pieces: list[bytes]) -> list[bytes]:
     """Small pieces joined and large ones left alone, so that neither system calls nor copies are wasted."""
     if len(pieces) == 1:
@@ -597,27 +517,3 @@ def broken(error: BaseException | None) -> TransportServicesError:
     result = ConnectionError(text, reason)
     result.__cause__ = error
     return result
-
-
-def family_of(address: Address) -> socket.AddressFamily:
-    """The socket family of an address."""
-    return socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-
-
-def sockaddr(address: Address) -> tuple[Any, ...]:
-    """An address in the form that sockets take. Raises OSError for an unknown zone."""
-    if not address.is_ipv6:
-        return (address.ip, address.port)
-    scope = 0
-    if address.scope:
-        scope = int(address.scope) if address.scope.isdigit() else socket.if_nametoindex(address.scope)
-    return (address.ip, address.port, 0, scope)
-
-
-def address_of(sockname: tuple[Any, ...] | None) -> Address:
-    """What sockets give for an address, in our form."""
-    if not sockname:
-        return Address("0.0.0.0", 0)
-    ip, _, zone = str(sockname[0]).partition("%")
-    scope = sockname[3] if len(sockname) > 3 and sockname[3] else zone
-    return Address(ip, sockname[1], str(scope) if scope else "")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neatpy.enumerations import Preference
-from neatpy.stacks._stream import StreamFlow, address_of, family_of, sockaddr
+from neatpy.stacks._stream import StreamFlow
+from neatpy.stacks._stream_socket import set_options
 from neatpy.stacks.contract import Accepted, Address, FlowObserver, ListenRequest, StackListener
-from neatpy.system import options
 from neatpy.system.streams import open_streams
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class StreamListener(StackListener):
         self._sock = sock
         self._streams = open_streams.of(loop)
         name = sock.getsockname()
-        self._address = address_of(name)
+        self._address = Address.of(name)
         self._name = None if request.local.ip in ("0.0.0.0", "::") else name
         self._rest: asyncio.TimerHandle | None = None
         self._early = _early(request.properties, sock)
@@ -130,23 +130,14 @@ async def listen_stream(
     stack: Stack, request: ListenRequest, accepted: Accepted, protocol: int = 0
 ) -> StreamListener:
     """Bind and accept. Raises OSError."""
-    properties = request.properties
-    sock = socket.socket(family_of(request.local), socket.SOCK_STREAM, protocol)
+    sock = socket.socket(request.local.family, socket.SOCK_STREAM, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # What is accepted inherits the options.
-        options.limit_unsent(sock)
-        options.choose_delay(sock, properties)
-        if request.interface is not None:
-            options.bind_to_interface(sock, request.interface)
-        options.apply_stream_options(sock, properties)
-        if request.hop_limit is not None:
-            options.set_hop_limit(sock, request.hop_limit)
-        address: tuple[Any, ...] = sockaddr(request.local)
-        sock.bind(address)
+        set_options(sock, request.properties, request.interface, request.hop_limit)
+        sock.bind(request.local.sockaddr())
         sock.listen(BACKLOG)
         return StreamListener(stack, request, accepted, asyncio.get_running_loop(), sock)
     except BaseException:

@@ -15,6 +15,7 @@ Rules that hold for every Flow:
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -52,9 +53,31 @@ class Address(NamedTuple):
     port: int
     scope: str = ""
 
+    @classmethod
+    def of(cls, sockaddr: tuple[Any, ...]) -> Address:
+        """What a socket gives for an address; one that has none gives nothing."""
+        if not sockaddr:
+            return cls("0.0.0.0", 0)
+        ip, _, zone = str(sockaddr[0]).partition("%")
+        scope = sockaddr[3] if len(sockaddr) > 3 and sockaddr[3] else zone
+        return cls(ip, sockaddr[1], str(scope) if scope else "")
+
+    def sockaddr(self) -> tuple[Any, ...]:
+        """The address in the form that sockets take. Raises OSError for an unknown zone."""
+        if ":" not in self.ip:
+            return (self.ip, self.port)
+        zone = self.scope
+        scope = 0 if not zone else int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+        return (self.ip, self.port, 0, scope)
+
     @property
     def is_ipv6(self) -> bool:
         return ":" in self.ip
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """The family of sockets for this address."""
+        return socket.AF_INET6 if ":" in self.ip else socket.AF_INET
 
     def __str__(self) -> str:
         host = f"{self.ip}%{self.scope}" if self.scope else self.ip

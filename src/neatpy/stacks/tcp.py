@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from neatpy.stacks._stream import begin_stream
+from neatpy.stacks._stream_socket import begin_stream
 from neatpy.stacks.contract import (
     Accepted,
     Candidate,

@@ -63,18 +63,18 @@ class UdpStack(Stack):
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
         # What only runs when the stack is used is loaded then: every program loads these rows.
         from neatpy.stacks._datagram import UdpFlow
-        from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
+        from neatpy.system.datagram_options import bound_socket, unbound_socket
 
         remote = candidate.remote
         if candidate.local is not None:
             sock = bound_socket(candidate.local, candidate.interface)
         else:
-            sock = unbound_socket(socket.AF_INET6 if remote.is_ipv6 else socket.AF_INET, candidate.interface)
+            sock = unbound_socket(remote.family, candidate.interface)
         try:
             if candidate.hop_limit is not None:
                 options.set_hop_limit(sock, candidate.hop_limit)
             _choose_source(sock, candidate.properties)
-            sock.connect(socket_address(remote))
+            sock.connect(remote.sockaddr())
             loop = asyncio.get_running_loop()
             flow = UdpFlow(self, observer, candidate.properties, loop, sock.family)
             flow.start_alone(sock)
@@ -120,9 +120,7 @@ class UdpListener(StackListener):
         request = self._request
         if request.admits is not None and not request.admits(source[0]):
             return None
-        local = request.local
-        family = socket.AF_INET6 if local.is_ipv6 else socket.AF_INET
-        flow = UdpFlow(self._stack, _UNBOUND, request.properties, self._loop, family)
+        flow = UdpFlow(self._stack, _UNBOUND, request.properties, self._loop, request.local.family)
         flow.start_shared(self._port, source, destination)
         self._accepted(flow)
         return None if flow.over else flow

@@ -40,9 +40,9 @@ _INT = struct.Struct("=i")
 
 def bound_socket(local: Address, interface: str | None) -> socket.socket:
     """A UDP socket bound to an address of its own family only, and to an interface if one is given. Raises OSError."""
-    sock = unbound_socket(socket.AF_INET6 if local.is_ipv6 else socket.AF_INET, interface)
+    sock = unbound_socket(local.family, interface)
     try:
-        sock.bind(socket_address(local))
+        sock.bind(local.sockaddr())
     except BaseException:
         sock.close()
         raise
@@ -64,15 +64,6 @@ def unbound_socket(family: int, interface: str | None) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def socket_address(address: Address) -> SocketAddress:
-    """An address as the socket module writes it. Raises OSError for an unknown zone."""
-    if not address.is_ipv6:
-        return (address.ip, address.port)
-    zone = address.scope
-    scope = 0 if not zone else int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
-    return (address.ip, address.port, 0, scope)
 
 
 def source_control(destination: bytes, interface_index: int = 0) -> tuple[int, int, bytes]:

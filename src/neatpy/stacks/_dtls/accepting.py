@@ -7,7 +7,6 @@ Stacks above DTLS listen on the same port; who gets a Flow is in :mod:`~neatpy.s
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -78,7 +77,7 @@ class DtlsPort:
         self._port = port
         self._closed = closed
         self._loop = asyncio.get_running_loop()
-        self._family = socket.AF_INET6 if request.local.is_ipv6 else socket.AF_INET
+        self._family = request.local.family
         self._soft_errors = wants_errors(request.properties)
         self._waiting = Waiting(HANDSHAKES, self._given_up)
         self._cookies = Cookies()

@@ -15,7 +15,7 @@ from neatpy.stacks._quic.moving import MovingTransport, Place
 from neatpy.stacks._quic.settings import NewSessions, wants_early_data
 from neatpy.stacks.contract import Address
 from neatpy.system import options
-from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
+from neatpy.system.datagram_options import bound_socket, unbound_socket
 
 if TYPE_CHECKING:
     from neatpy.stacks._quic.carried import CarriedFlow
@@ -90,12 +90,12 @@ def _connected_socket(candidate: Candidate, place: Place) -> socket.socket:
     elif place.ip is not None:
         sock = bound_socket(Address(place.ip, 0), place.interface)
     else:
-        sock = unbound_socket(socket.AF_INET6 if remote.is_ipv6 else socket.AF_INET, place.interface)
+        sock = unbound_socket(remote.family, place.interface)
     try:
         if candidate.hop_limit is not None:
             options.set_hop_limit(sock, candidate.hop_limit)
         _choose_source(sock, candidate.properties.use_temporary_local_address)
-        sock.connect(socket_address(remote))
+        sock.connect(remote.sockaddr())
     except BaseException:
         sock.close()
         raise

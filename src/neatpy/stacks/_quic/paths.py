@@ -92,7 +92,7 @@ class OwnPath(Path, DatagramObserver):
         failed: Callable[[OSError], None],
     ) -> None:
         self.peer = sock.getpeername()
-        self._local = _address_of(sock.getsockname())
+        self._local = Address.of(sock.getsockname())
         self._received = received
         self._done = done
         self._failed = failed
@@ -113,7 +113,7 @@ class OwnPath(Path, DatagramObserver):
             sock.close()
             return
         self._socket.close()
-        self._local = _address_of(sock.getsockname())
+        self._local = Address.of(sock.getsockname())
         self._use(sock)
         if self._profile is not None:
             self.set_capacity_profile(self._profile)
@@ -124,7 +124,7 @@ class OwnPath(Path, DatagramObserver):
 
     @property
     def remote_address(self) -> Address:
-        return _address_of(self.peer)
+        return Address.of(self.peer)
 
     def send(self, datagrams: Sequence[tuple[bytes, Any]]) -> None:
         if self._closed:
@@ -196,7 +196,7 @@ class SharedPath(Path):
 
     @property
     def remote_address(self) -> Address:
-        return _address_of(self.address[0])
+        return Address.of(self.address[0])
 
     def send(self, datagrams: Sequence[tuple[bytes, Any]]) -> None:
         if self._closed:
@@ -251,9 +251,3 @@ def enlarge_buffers(sock: socket.socket) -> None:
 
 def _worth_trying(largest: int) -> int:
     return JUMBO if largest >= JUMBO else min(largest, ETHERNET)
-
-
-def _address_of(name: SocketAddress) -> Address:
-    ip, _, zone = str(name[0]).partition("%")
-    scope = name[3] if len(name) > 3 and name[3] else zone
-    return Address(ip, name[1], str(scope) if scope else "")

@@ -96,7 +96,7 @@ class UdpCarrier(Carrier, DatagramObserver):
         properties: TransportProperties,
         failed: Callable[[OSError], None],
     ) -> None:
-        self._addresses = (_address_of(sock.getsockname()), _address_of(sock.getpeername()))
+        self._addresses = (Address.of(sock.getsockname()), Address.of(sock.getpeername()))
         self._failed = failed
         self._closed = False
         _enlarge_buffers(sock)
@@ -200,7 +200,7 @@ class SharedCarrier(Carrier, DatagramObserver):
 
     @property
     def remote_address(self) -> Address:
-        return _address_of(self._source)
+        return Address.of(self._source)
 
     def set_capacity_profile(self, profile: CapacityProfile) -> None:
         # Each packet is marked by itself: the socket is everybody's.
@@ -258,9 +258,3 @@ def _enlarge_buffers(sock: socket.socket) -> None:
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         if sock.getsockopt(socket.SOL_SOCKET, option) < _BUFFER:
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-
-
-def _address_of(name: SocketAddress) -> Address:
-    ip, _, zone = str(name[0]).partition("%")
-    scope = name[3] if len(name) > 3 and name[3] else zone
-    return Address(ip, name[1], str(scope) if scope else "")

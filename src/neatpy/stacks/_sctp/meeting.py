@@ -18,7 +18,7 @@ from neatpy.stacks._sctp.packets import checksum_is_right, is_init
 from neatpy.stacks._sctp.streams import Streams
 from neatpy.stacks.contract import Accepted, Address, Candidate, FlowObserver, ListenRequest, StackListener
 from neatpy.system import options
-from neatpy.system.datagram_options import bound_socket, socket_address, unbound_socket
+from neatpy.system.datagram_options import bound_socket, unbound_socket
 
 if TYPE_CHECKING:
     from neatpy.stacks._sctp.flow import SctpFlow
@@ -86,12 +86,12 @@ def _connected_socket(candidate: Candidate) -> socket.socket:
     if candidate.local is not None:
         sock = bound_socket(candidate.local, candidate.interface)
     else:
-        sock = unbound_socket(socket.AF_INET6 if remote.is_ipv6 else socket.AF_INET, candidate.interface)
+        sock = unbound_socket(remote.family, candidate.interface)
     try:
         if candidate.hop_limit is not None:
             options.set_hop_limit(sock, candidate.hop_limit)
         udp_port = candidate.properties.neatpy_encapsulation_port or remote.port
-        sock.connect(socket_address(remote._replace(port=udp_port)))
+        sock.connect(remote._replace(port=udp_port).sockaddr())
     except BaseException:
         sock.close()
         raise
