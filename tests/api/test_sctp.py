@@ -397,3 +397,13 @@ async def test_wider_items_count_as_their_bytes() -> None:
         numbers = array.array("I", [1, 2])
         await client.send(numbers)  # type: ignore[arg-type]
         assert bytes(await receive(server)) == numbers.tobytes()
+
+
+async def test_what_is_held_while_the_receiver_pauses_goes_before_what_comes_when_it_goes_on() -> None:
+    async with pair() as (_, server):
+        flow: Any = server._path.flow
+        flow.pause_receiving()
+        flow.take(b"held", False, 0, True)
+        flow.resume_receiving()
+        flow.take(b"new", False, 0, True)  # before the loop has had a turn
+        assert [bytes(await receive(server)) for _ in range(2)] == [b"held", b"new"]

@@ -288,6 +288,7 @@ class SctpFlow(Flow):
             and not unordered
             and not payload_protocol_id
             and not self._paused
+            and self._held is None
             and self._context is None
         ):
             self.observer.received(data, None, True)
@@ -307,7 +308,7 @@ class SctpFlow(Flow):
                 context.neatpy_payload_protocol_id = payload_protocol_id
         self._context = None if complete else context
         self._open_unordered = None if complete else unordered
-        if self._paused:
+        if self._paused or self._held is not None:  # what is held goes first
             self._hold(data, context, complete)
         else:
             self.observer.received(data, context, complete)
