@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from typing import Any
 
@@ -436,3 +437,17 @@ async def test_what_the_engine_does_not_know_rules_quic_out_with_the_reason(
         error = await refusal(going_to(port_of(listener), trusting(**parameters)))
         assert error.reason is Reason.NO_CANDIDATES
         assert words in str(error)
+
+
+async def test_a_client_without_a_certificate_is_refused_whatever_a_callback_would_say(
+    told: list[BaseException],
+) -> None:
+    demanding = offering(trusted_certificates=AUTHORITY.root, trust_verification_callback=lambda _: True)
+    async with listening(demanding) as listener:
+        client = going_to(port_of(listener)).initiate(timeout=TIME)
+        with contextlib.suppress(EstablishmentError):  # it is told only after it has spoken
+            await client
+        await until(lambda: told)
+        assert "presented no certificate" in str(told[0])
+        client.abort()
+        await turns()

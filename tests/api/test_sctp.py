@@ -407,3 +407,16 @@ async def test_what_is_held_while_the_receiver_pauses_goes_before_what_comes_whe
         flow.resume_receiving()
         flow.take(b"new", False, 0, True)  # before the loop has had a turn
         assert [bytes(await receive(server)) for _ in range(2)] == [b"held", b"new"]
+
+
+async def test_tiny_messages_that_are_held_are_bounded_too() -> None:
+    async with pair() as (_, server):
+        flow: Any = server._path.flow
+        flow.pause_receiving()
+        for _ in range(1100):
+            flow.take(b"x", False, 0, True)
+        assert flow in flow._streams._stalled
+        flow.resume_receiving()
+        assert [bytes(await receive(server)) for _ in range(1100)] == [b"x"] * 1100
+        assert flow not in flow._streams._stalled
+        assert flow._held_size == 0

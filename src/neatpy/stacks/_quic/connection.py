@@ -310,9 +310,10 @@ class QuicTransport(EngineObserver):
 
     def _judge(self) -> None:
         chain = self.engine.peer_chain()
-        failure = self._settings.trust.verdict(chain, self.server_name)
+        trust_in = self._settings.trust
+        failure = trust_in.verdict(chain, self.server_name)
         callback = self._settings.security.trust_verification_callback
-        if callback is None:
+        if callback is None or (not chain and trust_in.demands):
             self._judged(failure is None, None if failure is None else str(failure))
             return
         trust = TrustVerification(self.server_name, chain, None if failure is None else str(failure))

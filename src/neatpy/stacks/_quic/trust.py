@@ -46,6 +46,11 @@ class Trust:
             return False
         return not self._listening or plan.asks_clients(self._security)
 
+    @property
+    def demands(self) -> bool:
+        """Whether a peer that presents no certificate at all is refused, whatever a callback would say of it."""
+        return self._listening and bool(self._security.trusted_certificates)
+
     def verdict(self, chain: Sequence[bytes], server_name: str | None) -> TlsFailure | None:
         """Why the peer, which presented this chain (DER), is not trusted; None if it is."""
         store = self._store

@@ -35,6 +35,9 @@ HELD = 256 * 1024
 """Bytes that a Flow which is not received from keeps before the whole association stops reading: all streams share one
 receive window."""
 
+_OVERHEAD = 256
+"""Bytes that a held Message is taken to cost beside its data, so that many tiny ones are bounded too."""
+
 _UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
 _UNBOUND = FlowObserver()
 
@@ -322,7 +325,7 @@ class SctpFlow(Flow):
             self._held = deque()
         self._held.append((data, context, complete))
         before = self._held_size
-        self._held_size += len(data)
+        self._held_size += len(data) + _OVERHEAD
         if before < HELD <= self._held_size:
             self._streams.stop_reading(self)
 
@@ -339,7 +342,7 @@ class SctpFlow(Flow):
         held = self._held
         while held and not self._paused and not self.closing:
             data, context, complete = held.popleft()
-            self._held_size -= len(data)
+            self._held_size -= len(data) + _OVERHEAD
             self.observer.received(data, context, complete)
         if not held or self.closing:
             self._held, self._held_size = None, 0
