@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, Reason, SendError
 from neatpy.message import MessageContext
+from neatpy.stacks._sctp.options import LONGEST
 from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
     from neatpy.stacks._sctp.streams import Streams
     from neatpy.stacks.contract import Stack
-
-LONGEST_LIFETIME = 4e6
-"""Seconds above which a Message's lifetime is none: usrsctp counts milliseconds in 32 bits, and this is 46 days."""
 
 LINGER = 10.0
 """Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
@@ -217,7 +215,7 @@ class SctpFlow(Flow):
         ordered, reliable, lifetime = context.msg_ordered, context.msg_reliable, context.msg_lifetime
         unordered = self._unordered if ordered is None else not ordered
         unreliable = self._unreliable if reliable is None else not reliable
-        milliseconds = None if lifetime > LONGEST_LIFETIME else max(1, math.ceil(lifetime * 1000))
+        milliseconds = None if lifetime > LONGEST else max(1, math.ceil(lifetime * 1000))
         name = (
             self._streams.watch(self, token, lifetime) if milliseconds is not None and end_of_message else 0
         )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from neatpy.stacks._sctp.engine import Path
     from neatpy.stacks._sctp.library import Library
 
+LONGEST = 4e6
+"""Seconds that a time has at most: usrsctp counts milliseconds in 32 bits, and this is 46 days."""
+
 LARGEST_MTU = 65532
 """Of an association, before the path that it comes by is known."""
 
@@ -30,7 +33,6 @@ _SENDER_EVENTS = (
     sctp.STREAM_CHANGE_EVENT,
     sctp.SEND_FAILED_EVENT,
 )
-_LONGEST = 4e6  # seconds, in 32 bits of milliseconds
 _INTERLEAVE_STREAMS = 2
 _PARTIAL_DELIVERY = 131072  # bytes of a message that come before its pieces are told of
 _COMMON_HEADER = 12  # which the library leaves out of an AF_CONN path's MTU
@@ -137,7 +139,7 @@ def set_heartbeat(library: Library, sock: Any, path: Path, seconds: float | None
         settings.flags = sctp.SPP_HB_DISABLE
     else:
         settings.flags = sctp.SPP_HB_ENABLE
-        settings.hbinterval = max(1, round(min(seconds, _LONGEST) * 1000))
+        settings.hbinterval = max(1, round(min(seconds, LONGEST) * 1000))
     _set(library, sock, sctp.PEER_ADDR_PARAMS, settings)
 
 
