@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Data = bytes | bytearray | memoryview
 """What can be sent."""
 
+OVERHEAD = 256
+"""Bytes that a Message which waits is taken to cost beside its data, so that many tiny ones are bounded too."""
+
 
 class Message:
     """Data that arrived: a whole Message, or part of one until ``end_of_message`` is True.
@@ -30,9 +33,8 @@ class Message:
     def __init__(self, data: bytes, context: MessageContext | LastOf, end_of_message: bool) -> None:
         self.data = data
         self.end_of_message = end_of_message
-        self._context: object = (
-            context  # or, until it is asked for, its origin: the Connection, or LastOf that
-        )
+        # Until the context is asked for, this may be its origin: the Connection, or LastOf that.
+        self._context: object = context
 
     @property
     def context(self) -> MessageContext:

@@ -18,11 +18,8 @@ from typing import Any
 
 from neatpy.errors import Reason, ReceiveError
 from neatpy.hook import hook
-from neatpy.message import LastOf, Message, MessageContext
+from neatpy.message import OVERHEAD, LastOf, Message, MessageContext
 from neatpy.system.turns import Turn, complete, turns
-
-_OVERHEAD = 256
-"""Bytes that a waiting Message is taken to cost beside its data, so that many tiny ones are bounded too."""
 
 _JOIN_LIMIT = 64 * 1024
 """Bytes up to which parts of a Message are joined when less would do too."""
@@ -163,7 +160,7 @@ class ReceiveQueue:
     @property
     def _bytes_waiting(self) -> int:
         # The Message that is still arriving counts with its data only: one just below the limit comes whole.
-        return self.held if self._open is None else self.held - _OVERHEAD
+        return self.held if self._open is None else self.held - OVERHEAD
 
     @property
     def partial_context(self) -> MessageContext | None:
@@ -199,7 +196,7 @@ class ReceiveQueue:
                     message._context = inbound.context
                     if end_of_message:
                         self._open = None
-                        self.held -= _OVERHEAD
+                        self.held -= OVERHEAD
                 if last:
                     self._alone = _NOBODY
                     complete(future, message)
@@ -218,7 +215,7 @@ class ReceiveQueue:
             message.end_of_message = True
             message._context = self._origin
             self._arrived.append(message)
-            self.held += size + _OVERHEAD
+            self.held += size + OVERHEAD
         else:
             self._keep(data, context, end_of_message)
         if self.held >= self._limit:
@@ -252,7 +249,7 @@ class ReceiveQueue:
             arrived.insert(len(arrived) - 1, message)
         else:
             arrived.append(message)
-        self.held += len(data) + _OVERHEAD
+        self.held += len(data) + OVERHEAD
         self._answer_waiting()
         return True
 
@@ -273,7 +270,7 @@ class ReceiveQueue:
         if not end_of_message:
             assert isinstance(context, MessageContext)
             self._open = _Inbound(context)
-            self.held += _OVERHEAD
+            self.held += OVERHEAD
         return context
 
     def _keep(self, data: bytes, context: MessageContext | LastOf | None, end_of_message: bool) -> None:
@@ -286,7 +283,7 @@ class ReceiveQueue:
                 context = self._make_context()
             elif context.origin is None:
                 context.origin = self._origin
-            self.held += _OVERHEAD
+            self.held += OVERHEAD
             if end_of_message:
                 arrived.append(Message(data, context, True))
                 self.held += len(data)
@@ -394,7 +391,7 @@ class ReceiveQueue:
             head = self._arrived[0]
             if type(head) is Message and len(head.data) <= self._limit:
                 self._arrived.popleft()
-                self.held -= len(head.data) + _OVERHEAD
+                self.held -= len(head.data) + OVERHEAD
                 if self._paused:
                     self._perhaps_resume()
                 return head
@@ -444,7 +441,7 @@ class ReceiveQueue:
         self.held += len(message.data)
         if message.end_of_message:
             self._arrived.appendleft(message)
-            self.held += _OVERHEAD
+            self.held += OVERHEAD
         elif isinstance(head, _Inbound) and head.context is message.context:
             if not self._arrived or (head is self._open and self._arrived[-1] is not head):
                 self._arrived.append(head)
@@ -452,7 +449,7 @@ class ReceiveQueue:
             head.size += len(message.data)
         else:  # the end of it was received by somebody else: it stays a part
             self._arrived.appendleft(message)
-            self.held += _OVERHEAD
+            self.held += OVERHEAD
 
     def _answer_waiting(self) -> None:
         """Give what is there to those who wait, in order."""
@@ -498,13 +495,13 @@ class ReceiveQueue:
         if type(head) is Message:
             if len(head.data) <= limit or not head.end_of_message:
                 self._arrived.popleft()
-                self.held -= len(head.data) + _OVERHEAD
+                self.held -= len(head.data) + OVERHEAD
                 return head
             head = self._opened(head)
         assert isinstance(head, _Inbound)
         if head.complete and head.size <= limit:
             self._arrived.popleft()
-            self.held -= head.size + _OVERHEAD
+            self.held -= head.size + OVERHEAD
             return Message(head.take(limit), head.context, True)
         least = min(minimum, limit)
         return self._part(head, min(limit, head.piece(least))) if head.size >= least else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from neatpy.enumerations import Preference
 from neatpy.errors import EstablishmentError, Reason
 from neatpy.establishment.paths import paths
-from neatpy.establishment.policy import RankedStack, policy, registered_stacks
+from neatpy.establishment.policy import RankedStack, known_stacks, policy
 from neatpy.establishment.targets import Target, check_remote, literal
 from neatpy.stacks.contract import Candidate
 
@@ -110,7 +110,7 @@ def _all_stacks(request: EstablishmentRequest) -> tuple[list[RankedStack], list[
         request.security,
         request.action,
         request.has_framers,
-        request.stacks if request.stacks is not None else registered_stacks(),
+        known_stacks(request.stacks),
         _scopes(request.remote_endpoints),
     )
 
@@ -126,7 +126,7 @@ def _scoped_stacks(request: EstablishmentRequest) -> list[RankedStack]:
         request.security,
         request.action,
         request.has_framers,
-        request.stacks if request.stacks is not None else registered_stacks(),
+        known_stacks(request.stacks),
     )
 
 

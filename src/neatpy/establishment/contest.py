@@ -13,7 +13,7 @@ from neatpy.errors import EstablishmentError, Reason
 from neatpy.establishment.attempt import Attempt
 from neatpy.establishment.candidates import Gathered, leaf_key
 from neatpy.establishment.memory import ADDRESS_DELAY, Memory
-from neatpy.establishment.policy import no_stack_message, registered_stacks, with_availability
+from neatpy.establishment.policy import known_stacks, no_stack_message, with_availability
 from neatpy.establishment.progress import Progress
 from neatpy.establishment.racing import PATH_DELAY, PROTOCOL_DELAY, Race, RaceNode
 from neatpy.establishment.request import ABANDONED, RESOLVED, STARTED, WON, Established, EstablishmentRequest
@@ -294,8 +294,7 @@ class Contest:
         ruled_out = [entry for entry in self._gathered.ruled_out_stacks if entry.what in asked_for]
         if not ruled_out:
             return []
-        stacks = registered_stacks() if self._request.stacks is None else self._request.stacks
-        return no_stack_message(with_availability(ruled_out, stacks)).splitlines()
+        return no_stack_message(with_availability(ruled_out, known_stacks(self._request.stacks))).splitlines()
 
     def _patience(self) -> float:
         timeout = self._request.timeout

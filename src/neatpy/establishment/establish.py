@@ -22,7 +22,7 @@ from neatpy.establishment.candidates import (
     sole_candidate,
 )
 from neatpy.establishment.memory import Memory, memories
-from neatpy.establishment.policy import no_stack_message, registered_stacks, with_availability
+from neatpy.establishment.policy import known_stacks, no_stack_message, registered_stacks, with_availability
 from neatpy.establishment.progress import Progress
 from neatpy.establishment.request import (
     ABANDONED,
@@ -51,7 +51,7 @@ def begin(request: EstablishmentRequest) -> Established | Coroutine[Any, Any, Es
             return _limited(progress, _chosen(gathered, progress))
         if request.plan is not None:
             request.plan.candidate = candidate
-            request.plan.stacks = request.stacks if request.stacks is not None else registered_stacks()
+            request.plan.stacks = known_stacks(request.stacks)
     attempt = _SoleAttempt(candidate, progress)
     started = attempt.begin()
     if type(started) is CoroutineType or request.prepare is not None:
@@ -81,8 +81,7 @@ def require_candidates(gathered: Gathered) -> None:
     """Raises EstablishmentError(NO_CANDIDATES), with every reason, if there is no stack or no path."""
     request = gathered.request
     if not gathered.stacks:
-        stacks = request.stacks if request.stacks is not None else registered_stacks()
-        ruled_out = with_availability(gathered.ruled_out_stacks, stacks)
+        ruled_out = with_availability(gathered.ruled_out_stacks, known_stacks(request.stacks))
         raise EstablishmentError(no_stack_message(ruled_out), Reason.NO_CANDIDATES)
     if not gathered.paths:
         lines = ["no network path satisfies the properties and endpoints"]

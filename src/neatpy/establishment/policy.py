@@ -152,6 +152,11 @@ class StackPolicy:
 policy = StackPolicy()
 
 
+def known_stacks(own: Stacks | None) -> Stacks:
+    """The stacks that a request brings, or else those that are registered."""
+    return registered_stacks() if own is None else own
+
+
 def eligible_stacks(
     properties: TransportProperties,
     security: SecurityParameters,
@@ -161,8 +166,7 @@ def eligible_stacks(
     stacks: Stacks | None = None,
 ) -> tuple[list[Stack], list[RuledOut]]:
     """The stacks that may be used for this action, best first, and those ruled out with their reasons."""
-    if stacks is None:
-        stacks = registered_stacks()
+    stacks = known_stacks(stacks)
     ranked, ruled_out = policy.eligible(properties, security, action, has_framer, stacks)
     return [candidate.stack for candidate in ranked], with_availability(ruled_out, stacks)
 

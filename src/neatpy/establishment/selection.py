@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from neatpy.establishment.candidates import Gathered, gather
 from neatpy.establishment.establish import memory_for
-from neatpy.establishment.policy import registered_stacks, with_availability
+from neatpy.establishment.policy import known_stacks, with_availability
 from neatpy.establishment.resolution import Resolution, lookup
 from neatpy.establishment.ruled_out import RuledOut
 from neatpy.establishment.service_bindings import NO_ADVICE
@@ -99,7 +99,7 @@ async def explain(request: EstablishmentRequest) -> Selection:
             for name, error in resolution.failures
         ]
     tree = CandidateTree(gathered, gathered.in_order(targets), memory_for(request), time.monotonic(), advice)
-    stacks = request.stacks if request.stacks is not None else registered_stacks()
+    stacks = known_stacks(request.stacks)
     ruled_out = [
         *with_availability(gathered.ruled_out_stacks, stacks),
         *gathered.ruled_out_paths,

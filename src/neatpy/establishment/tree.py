@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from neatpy.enumerations import Preference
 from neatpy.establishment.candidates import Gathered, hop_limit, leaf_key
 from neatpy.establishment.paths import Path
-from neatpy.establishment.policy import RankedStack, registered_stacks
+from neatpy.establishment.policy import RankedStack, known_stacks
 from neatpy.establishment.ruled_out import RuledOut
 from neatpy.establishment.service_bindings import NO_ADVICE, Advice, Binding
 from neatpy.establishment.targets import Target, is_link_local, port_of
@@ -198,8 +198,7 @@ class CandidateTree:
         """Its endpoint is for another stack, or one that is for this stack only stands in for it."""
         own = target.endpoint.protocol
         reason = f"its endpoint is for {own} only" if own else f"another endpoint is for {stack} only"
-        known = self._gathered.request.stacks
-        if own and own.lower() not in (registered_stacks() if known is None else known):
+        if own and own.lower() not in known_stacks(self._gathered.request.stacks):
             reason += ", and there is no stack of that name"
         self._note(f"{target.address} with {stack}", reason)
 

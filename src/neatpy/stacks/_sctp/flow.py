@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, Reason, SendError
-from neatpy.message import MessageContext
+from neatpy.message import OVERHEAD, MessageContext
 from neatpy.stacks._sctp.options import LONGEST
 from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
 
@@ -32,9 +32,6 @@ LINGER = 10.0
 HELD = 256 * 1024
 """Bytes that a Flow which is not received from keeps before the whole association stops reading: all streams share one
 receive window."""
-
-_OVERHEAD = 256
-"""Bytes that a held Message is taken to cost beside its data, so that many tiny ones are bounded too."""
 
 _UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
 _UNBOUND = FlowObserver()
@@ -323,7 +320,7 @@ class SctpFlow(Flow):
             self._held = deque()
         self._held.append((data, context, complete))
         before = self._held_size
-        self._held_size += len(data) + _OVERHEAD
+        self._held_size += len(data) + OVERHEAD
         if before < HELD <= self._held_size:
             self._streams.stop_reading(self)
 
@@ -340,7 +337,7 @@ class SctpFlow(Flow):
         held = self._held
         while held and not self._paused and not self.closing:
             data, context, complete = held.popleft()
-            self._held_size -= len(data) + _OVERHEAD
+            self._held_size -= len(data) + OVERHEAD
             self.observer.received(data, context, complete)
         if not held or self.closing:
             self._held, self._held_size = None, 0
