@@ -52,6 +52,9 @@ _IMMEDIATE_LIMIT = 64
 
 _NO_PROPERTIES: Mapping[str, Any] = {}
 
+_UNDELIVERED = 64 * 1024
+"""Bytes that are read of a Connection that waits for the application to take it."""
+
 _CORK_LIMIT = 256 * 1024
 """Bytes that are coalesced before the Flow is asked whether it still takes any."""
 
@@ -174,14 +177,26 @@ class DataPath(ReceiveQueue, FlowObserver):
             self.end_receiving(_only_sends)
         self._limit = intent.receive_limit
         self._defaults = intent.message_defaults
+        self.read_ahead()
 
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow
+        self._ahead = min(self._limit, flow.reads_ahead)
         if self._queue is None and not (self._draining or self._batches or self._turns):
             self._direct = flow if self.can_send else None
         else:
             self._flush()
+
+    def read_little(self) -> None:
+        """Nobody has the Connection yet: what comes waits with the peer, but for its first bytes."""
+        self._ahead = min(self._ahead, _UNDELIVERED)
+
+    def read_ahead(self) -> None:
+        """As much may wait here from now on as the Flow likes."""
+        self._ahead = self._limit if self.flow is None else min(self._limit, self.flow.reads_ahead)
+        if self._paused:
+            self._perhaps_resume()
 
     # What the application asks
 

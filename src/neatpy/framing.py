@@ -188,6 +188,10 @@ class FramedFlow(FramedSending):
 
     # Receiving
 
+    @property
+    def reads_ahead(self) -> int:
+        return self._lower.reads_ahead
+
     def pause_receiving(self) -> None:
         if not self._closing:
             self.blocked = True

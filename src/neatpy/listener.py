@@ -426,6 +426,8 @@ class Listener:
             return
         self._undelivered.append(connection)
         self._deliver()
+        if self._undelivered:
+            self._undelivered[-1]._path.read_little()
 
     def _deliver(self) -> None:
         while self._undelivered and self._limit != 0:
@@ -433,6 +435,7 @@ class Listener:
             if acceptor is None and self._server is None and self._received_handler is None:
                 return
             connection = self._undelivered.popleft()
+            connection._path.read_ahead()
             if self._limit is not None:
                 self._limit -= 1
             if acceptor is not None:

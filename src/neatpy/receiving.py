@@ -91,6 +91,7 @@ class ReceiveQueue:
     """
 
     __slots__ = (
+        "_ahead",
         "_alone",
         "_answered",
         "_arrived",
@@ -119,6 +120,8 @@ class ReceiveQueue:
         self._origin = origin
         self._turn: Turn | None = None
         self._limit = limit
+        self._ahead = limit
+        """Bytes that may wait here while nobody asks for more."""
         self._arrived: deque[Message | _Inbound] | None = None  # an empty deque costs 600 bytes
         self._open: _Inbound | None = None
         # Who waits as the only one while nothing else is going on: nothing waits or is begun, nobody is slowed down,
@@ -146,13 +149,18 @@ class ReceiveQueue:
 
     @property
     def full(self) -> bool:
-        """Whether enough waits that the peer should be slowed down."""
+        """Whether all waits that ever may."""
         return self._bytes_waiting >= self._limit
+
+    @property
+    def sated(self) -> bool:
+        """Whether enough waits that the peer should be slowed down."""
+        return self._bytes_waiting >= (self._limit if self._waiters else self._ahead)
 
     @property
     def drained(self) -> bool:
         """Whether little enough waits that the peer may go on."""
-        if not self._arrived or self._bytes_waiting <= self._limit // 2:
+        if not self._arrived or self._bytes_waiting <= self._ahead // 2:
             return True
         # Somebody waits for more of a Message than is there: it has to come.
         return bool(self._waiters) and not self.full
@@ -218,8 +226,8 @@ class ReceiveQueue:
             self.held += size + OVERHEAD
         else:
             self._keep(data, context, end_of_message)
-        if self.held >= self._limit:
-            if not self._paused and self.full:
+        if self.held >= self._ahead:
+            if not self._paused and self.sated:
                 self._paused = True
                 self._pause()
         elif self._paused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -133,6 +134,10 @@ async def refusal(preconnection: Preconnection) -> EstablishmentError:
         await connection
     await turns()
     return caught.value
+
+
+def payload(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
 
 
 async def exactly(connection: Connection, count: int) -> bytes:

@@ -27,6 +27,7 @@ from api.loopback import (
     stream,
     turns,
     until,
+    until_still,
 )
 from neatpy import (
     Connection,
@@ -153,6 +154,28 @@ async def test_a_limit_of_zero_delivers_nothing_to_a_handler_either() -> None:
         listener.set_new_connection_limit(None)
         await until(lambda: received)
         _end(received, [peer])
+
+
+async def test_little_is_read_of_a_connection_that_waits_to_be_accepted() -> None:
+    async with listening_on().listen() as listener:
+        listener.set_new_connection_limit(0)
+        peer = await going_to(port_of(listener)).initiate(timeout=5)
+        sent = [peer.send(bytes(64 * 1024)) for _ in range(256)]
+        await until(lambda: listener._undelivered)
+        (waiting,) = listener._undelivered
+        await until_still(lambda: waiting.statistics["bytes_received"])
+        assert 0 < waiting.statistics["bytes_received"] <= MIB // 2
+        listener.set_new_connection_limit(1)
+        accepted = await listener.accept()
+        assert accepted is waiting
+        await until_still(lambda: accepted.statistics["bytes_received"])
+        assert accepted.statistics["bytes_received"] >= 4 * MIB
+        received = 0
+        while received < 16 * MIB:
+            received += len(await asyncio.wait_for(accepted.receive(1), 5))
+        await asyncio.gather(*sent)
+        peer.abort()
+        accepted.abort()
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,25 @@ async def test_an_abort_after_the_final_message_is_told(side: str) -> None:
         await until(lambda: broken)
         assert broken[0].reason is Reason.CONNECTION_ABORTED
         assert hears.state is ConnectionState.CLOSED
+
+
+async def test_what_a_paused_stream_holds_is_there_after_the_peer_has_closed() -> None:
+    async with pair() as (client, server):
+        client.send(bytes(512 * 1024))
+        await asyncio.wait_for(client.close(), TIME)
+        assert server.statistics["bytes_received"] < 512 * 1024
+        assert await to_the_end(server) == bytes(512 * 1024)
+
+
+async def test_what_a_paused_stream_holds_is_there_after_the_peer_has_aborted() -> None:
+    async with pair() as (client, server):
+        held: Any = flow_of(server)
+        await client.send(bytes(512 * 1024))
+        await until(lambda: held._held is not None)
+        await until(lambda: not client.statistics["bytes_in_flight"])
+        client.abort()
+        await until(lambda: server.state is ConnectionState.CLOSED)
+        assert await exactly(server, 512 * 1024) == bytes(512 * 1024)
+        with pytest.raises(ReceiveError) as caught:
+            await server.receive()
+        assert caught.value.reason is Reason.CONNECTION_ABORTED

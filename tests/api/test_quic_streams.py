@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from api.loopback import BOTH_LOOPS, HOST, MIB, length_framed, port_of, turns, until
+from api.loopback import BOTH_LOOPS, HOST, MIB, length_framed, port_of, turns, until, until_still
 from api.quic_loopback import (
     TIME,
     connected,
@@ -23,6 +23,7 @@ from api.quic_loopback import (
     going_to,
     listening,
     pair,
+    payload,
     peer_of,
     streams,
     to_the_end,
@@ -43,6 +44,7 @@ from neatpy import (
     Scheduler,
     SendError,
 )
+from neatpy.stacks._sharing import read_ahead
 
 pytest.importorskip("aioquic")
 __all__ = ["everything_is_given_back"]
@@ -71,6 +73,31 @@ async def test_each_clone_tells_that_it_is_ready_though_the_handler_of_another_r
         assert not ready_ones
         await until(lambda: ready_ones)
         assert (ready_ones, len(told)) == ([second], 1)
+
+
+async def test_what_many_streams_hold_that_nobody_receives_from_is_bounded() -> None:
+    async with listening() as listener, connected(going_to(port_of(listener)), listener) as (client, _):
+        clones = [client.clone() for _ in range(60)]
+        for clone in clones:
+            clone.send(b"x")
+        peers = [await asyncio.wait_for(listener.accept(), TIME) for _ in clones]
+        for peer in peers:
+            assert await exactly(peer, 1) == b"x"
+        for clone in clones:
+            clone.send(bytes(MIB))
+        await until_still(lambda: sum(peer.statistics["bytes_received"] for peer in peers), 0.2)
+        assert sum(peer.statistics["bytes_received"] for peer in peers) <= 60 * 2 * read_ahead(60)
+        for peer in peers:
+            assert len(await exactly(peer, MIB)) == MIB
+
+
+async def test_a_large_message_that_began_to_arrive_before_it_was_asked_for_arrives_whole() -> None:
+    async with pair(framers=length_framed()) as (client, server):
+        client.send(payload(3 * MIB))
+        await until_still(lambda: server.statistics["bytes_received"])
+        assert server.statistics["bytes_received"] < MIB
+        message = await asyncio.wait_for(server.receive(), TIME)
+        assert (message.data, message.end_of_message) == (payload(3 * MIB), True)
 
 
 async def test_a_clone_that_has_ended_is_freed_without_the_garbage_collector() -> None:

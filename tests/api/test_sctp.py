@@ -33,10 +33,13 @@ from neatpy import (
     available_stacks,
 )
 from neatpy.framers import LengthPrefixFramer
+from neatpy.message import OVERHEAD
 from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.library import obstacle
+from neatpy.stacks._sctp.streams import HELD_BY_ONE
+from neatpy.stacks._sharing import UNREAD_BY_ALL, read_ahead
 
-from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, until
+from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, until, until_still
 
 pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
 
@@ -261,6 +264,32 @@ async def test_a_peer_that_does_not_receive_slows_the_sender_down() -> None:
         await asyncio.wait_for(sent[-1], 5)
 
 
+async def test_what_many_streams_hold_that_nobody_receives_from_is_bounded() -> None:
+    async with listening() as listener:
+        client = await _ready(going_to(listener).initiate())
+        server = await listener.accept()
+        clones = [await _ready(client.clone()) for _ in range(30)]
+        for clone in clones:
+            clone.send(b"x")
+        peers = [await asyncio.wait_for(listener.accept(), 5) for _ in clones]
+        assert [bytes(await receive(peer)) for peer in peers] == [b"x"] * 30
+        for clone in clones:
+            for _ in range(40):
+                clone.send(bytes(64 * 1024))
+        streams = server._path.flow._streams  # type: ignore[union-attr]
+        await until(lambda: streams.association._paused)
+        await until_still(lambda: streams._held)
+        assert UNREAD_BY_ALL <= streams._held < UNREAD_BY_ALL + MIB
+        assert sum(peer.statistics["bytes_received"] for peer in peers) <= 30 * 2 * read_ahead(30)
+
+        async def all_of(peer: Connection) -> int:
+            return sum([len(await receive(peer)) for _ in range(40)])
+
+        assert await asyncio.gather(*map(all_of, peers)) == [40 * 64 * 1024] * 30
+        client.abort_group()
+        server.abort_group()
+
+
 async def test_the_parts_of_a_message_are_one_message() -> None:
     async with pair() as (client, server):
         context = MessageContext()
@@ -413,10 +442,11 @@ async def test_tiny_messages_that_are_held_are_bounded_too() -> None:
     async with pair() as (_, server):
         flow: Any = server._path.flow
         flow.pause_receiving()
-        for _ in range(1100):
+        few = HELD_BY_ONE // (OVERHEAD + 1)
+        for _ in range(few + 1):
             flow.take(b"x", False, 0, True)
-        assert flow in flow._streams._stalled
+        assert flow._streams.association._paused
         flow.resume_receiving()
-        assert [bytes(await receive(server)) for _ in range(1100)] == [b"x"] * 1100
-        assert flow not in flow._streams._stalled
-        assert flow._held_size == 0
+        assert [bytes(await receive(server)) for _ in range(few + 1)] == [b"x"] * (few + 1)
+        assert not flow._streams.association._paused
+        assert flow._held_size == flow._streams._held == 0

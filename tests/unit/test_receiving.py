@@ -222,6 +222,23 @@ async def test_full_and_drained_follow_the_bytes_that_wait(receives: Receives) -
     assert receives.queue.drained
 
 
+async def test_little_is_read_ahead_but_all_of_a_message_that_somebody_waits_for(receives: Receives) -> None:
+    queue = receives.queue
+    queue._ahead = 100
+    receives.come(bytes(99), False)
+    assert not queue.sated
+    receives.come(bytes(1), False)
+    assert queue.sated
+    assert queue._paused
+    assert not queue.drained
+    waiter = receives.ask()
+    assert not queue._paused, "who asks for the whole Message lets it come"
+    receives.come(bytes(LIMIT - 101), False)
+    assert not queue.sated
+    receives.come(bytes(1), True)
+    assert len(waiter.result()) == LIMIT
+
+
 async def test_many_tiny_messages_count_for_more_than_their_bytes(receives: Receives) -> None:
     for _ in range(10):
         receives.come(b"x", True)

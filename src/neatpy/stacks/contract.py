@@ -16,6 +16,7 @@ Rules that hold for every Flow:
 from __future__ import annotations
 
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -301,6 +302,12 @@ class Flow(ABC):
 
     def uncork(self) -> None:
         """Send what was corked. Calls ``observer.sent`` for what was taken at once."""
+
+    @property
+    def reads_ahead(self) -> int:
+        """Bytes that may wait above, for somebody to ask for them, before the Flow is to be paused: few where several
+        Flows share what the peer may send, which a paused one does not give back."""
+        return sys.maxsize
 
     @abstractmethod
     def pause_receiving(self) -> None:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from neatpy.errors import ConnectionError, Reason
+from neatpy.stacks._sharing import read_ahead
 from neatpy.stacks.contract import Address, Flow, FlowObserver
 from neatpy.system.datagram_options import wants_errors
 
@@ -79,6 +80,10 @@ class CarriedFlow(Flow):
     def security(self) -> dict[str, object]:
         return self._transport.security()
 
+    @property
+    def reads_ahead(self) -> int:
+        return read_ahead(len(self._transport.flows))
+
     def pause_receiving(self) -> None:
         self._paused = True
 
@@ -131,9 +136,14 @@ class CarriedFlow(Flow):
         """Report Closed, or what broke."""
         if self.over:
             return
+        if not self.closing:
+            self._tell_rest()
         observer, self.observer = self.observer, UNBOUND
         self._mark_over()
         observer.closed(error)
+
+    def _tell_rest(self) -> None:
+        """Nothing more comes: what is held goes up, though it was not asked for yet."""
 
     def _mark_over(self) -> None:
         self.over = True

@@ -33,12 +33,13 @@ from neatpy.stacks._quic.engine_streams import (
 )
 from neatpy.stacks._quic.pacing import Pacer
 from neatpy.stacks._quic.resets import is_reset
+from neatpy.stacks._sharing import UNREAD_BY_ALL
 
 if TYPE_CHECKING:
     from aioquic.quic.configuration import QuicConfiguration
     from aioquic.quic.stream import QuicStream
 
-CONNECTION_WINDOW = 16 << 20
+CONNECTION_WINDOW = UNREAD_BY_ALL
 """Bytes that the peer may send on all streams together, beyond what the application has taken."""
 
 CONNECTION_ID_LENGTH = 8

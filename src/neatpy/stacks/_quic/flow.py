@@ -282,6 +282,13 @@ class QuicFlow(CarriedFlow):
             if self._held is not None:
                 self._transport.loop.call_soon(self._tell_held)
 
+    def _tell_rest(self) -> None:
+        held, self._held = self._held, None
+        for data in held or ():
+            self.observer.received(data, None, False)
+        if held is not None and self._peer_finished:
+            self.observer.finished()
+
     def _tell_held(self) -> None:
         held = self._held
         transport = self._transport
@@ -392,16 +399,14 @@ class QuicFlow(CarriedFlow):
         """The peer has reset its stream."""
         if self._peer_finished:
             return
-        self._peer_finished = True
-        if self.over:
-            self._forget_if_done()
-        elif not self.closing:
+        if not self.over and not self.closing:
             self._transport.engine.reset(self.stream, ABORTED)
             self._delivered = True
             self.ended(
                 ConnectionError(f"the peer aborted the stream, with code {code}", Reason.CONNECTION_ABORTED)
             )
-            self._forget_if_done()
+        self._peer_finished = True
+        self._forget_if_done()
 
     def connection_closed(self, error: TransportServicesError) -> None:
         """The connection is over. That is well if the peer has said all it had to say, and has all of ours."""

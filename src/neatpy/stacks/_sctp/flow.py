@@ -16,6 +16,7 @@ from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, Reason, SendError
 from neatpy.message import OVERHEAD, MessageContext
 from neatpy.stacks._sctp.options import LONGEST
+from neatpy.stacks._sharing import read_ahead
 from neatpy.stacks.contract import Address, Data, Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 LINGER = 10.0
 """Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
-
-HELD = 256 * 1024
-"""Bytes that a Flow which is not received from keeps before the whole association stops reading: all streams share one
-receive window."""
 
 _UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
 _UNBOUND = FlowObserver()
@@ -319,10 +316,21 @@ class SctpFlow(Flow):
         if self._held is None:
             self._held = deque()
         self._held.append((data, context, complete))
-        before = self._held_size
-        self._held_size += len(data) + OVERHEAD
-        if before < HELD <= self._held_size:
-            self._streams.stop_reading(self)
+        self._count_held(len(data) + OVERHEAD)
+
+    def _count_held(self, more: int) -> None:
+        """So many bytes more are held, or fewer."""
+        self._held_size += more
+        self._streams.hold(self, self._held_size, more)
+
+    def _drop_held(self) -> None:
+        self._held = None
+        if self._held_size:
+            self._count_held(-self._held_size)
+
+    @property
+    def reads_ahead(self) -> int:
+        return read_ahead(self._streams.count)
 
     def pause_receiving(self) -> None:
         self._paused = True
@@ -337,14 +345,12 @@ class SctpFlow(Flow):
         held = self._held
         while held and not self._paused and not self.closing:
             data, context, complete = held.popleft()
-            self._held_size -= len(data) + OVERHEAD
+            self._count_held(-len(data) - OVERHEAD)
             self.observer.received(data, context, complete)
         if not held or self.closing:
-            self._held, self._held_size = None, 0
+            self._drop_held()
             if self._peer_finished and not self.closing and not self.over:
                 self.observer.finished()
-        if self._held_size < HELD:
-            self._streams.go_on_reading(self)
 
     def peer_finished(self) -> None:
         """The peer has reset its stream, or shuts the association down."""
@@ -367,8 +373,7 @@ class SctpFlow(Flow):
             return
         self.closing = True
         self._flush_held_part()
-        self._held, self._held_size = None, 0
-        self._streams.go_on_reading(self)
+        self._drop_held()
         self._linger = self._streams.loop.call_later(LINGER, self._check_linger)
         if not self._finishing:
             self._finishing = True
@@ -403,6 +408,11 @@ class SctpFlow(Flow):
         """Report Closed, or what broke."""
         if self.over:
             return
+        held = None if self.closing else self._held
+        for data, context, complete in held or ():
+            self.observer.received(data, context, complete)
+        if held and self._peer_finished:
+            self.observer.finished()
         observer, self.observer = self.observer, _UNBOUND
         self._end()
         observer.closed(error)
@@ -410,7 +420,8 @@ class SctpFlow(Flow):
     def _end(self) -> None:
         self.over = True
         self.writable = False
-        self._rests = self._held = self._held_part = None
+        self._rests = self._held_part = None
+        self._drop_held()
         if self._linger is not None:
             self._linger.cancel()
 

@@ -18,6 +18,7 @@ from neatpy.errors import CloneError, ConnectionError, Reason
 from neatpy.stacks._sctp import options
 from neatpy.stacks._sctp.flow import Rest, SctpFlow, is_bound, unbound
 from neatpy.stacks._sctp.observer import AssociationObserver
+from neatpy.stacks._sharing import UNREAD_BY_ALL
 from neatpy.stacks.contract import Flow, FlowObserver
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ MOST_STREAMS = 4096
 
 MOST_BEGUN = 4
 """Messages that are under way in parts while others, no more urgent, wait to begin."""
+
+HELD_BY_ONE = 4 * 1024 * 1024
+"""Bytes that one stream holds before the association stops reading: all streams share one receive window, so that one
+that is not received from may stop the others, but only after this."""
 
 _WATCHED_LONGER = 2.0
 """Seconds after the end of its lifetime at which a Message counts as sent if nothing was heard of it."""
@@ -57,8 +62,10 @@ class Streams(AssociationObserver):
     __slots__ = (
         "_asked_for_streams",
         "_dry_asked",
+        "_enough",
         "_established",
         "_flows",
+        "_held",
         "_initiator",
         "_interleaving",
         "_opening",
@@ -102,6 +109,8 @@ class Streams(AssociationObserver):
         """Streams whose end is on its way: until both directions are reset their numbers are not free."""
         self._writers: dict[SctpFlow, None] = {}
         self._stalled: set[SctpFlow] = set()
+        self._held = 0
+        self._enough = False
         self._watched: dict[int, tuple[SctpFlow, object, asyncio.TimerHandle]] = {}
         self._watched_number = 0
         self._opening: list[asyncio.Future[None]] = []
@@ -119,6 +128,11 @@ class Streams(AssociationObserver):
         return flow
 
     # The Flows' side
+
+    @property
+    def count(self) -> int:
+        """How many Flows there are."""
+        return len(self._flows)
 
     def pass_down(self, stream: int, rest: Rest) -> int:
         """Give the association part of a Message; how many bytes it took."""
@@ -234,16 +248,20 @@ class Streams(AssociationObserver):
             self._resetting[flow.stream] = None
             self._reset_later(flow.stream)
 
-    def stop_reading(self, flow: SctpFlow) -> None:
-        """This Flow holds all it may."""
-        self._stalled.add(flow)
-        self.association.pause()
-
-    def go_on_reading(self, flow: SctpFlow) -> None:
-        """This Flow takes more."""
-        if flow in self._stalled:
+    def hold(self, flow: SctpFlow, size: int, more: int) -> None:
+        """This Flow holds so many bytes that nobody receives, ``more`` than before. The streams share one receive
+        window, so that all stop when one holds too much, or all together do."""
+        self._held += more
+        if size >= HELD_BY_ONE:
+            self._stalled.add(flow)
+        elif self._stalled:
             self._stalled.discard(flow)
-            if not self._stalled and not self._over:
+        enough = bool(self._stalled) or self._held >= UNREAD_BY_ALL
+        if enough is not self._enough and not self._over:
+            self._enough = enough
+            if enough:
+                self.association.pause()
+            else:
                 self.association.resume()
 
     def open(self, properties: TransportProperties) -> Flow | Coroutine[Any, Any, Flow]:
@@ -501,7 +519,6 @@ class Streams(AssociationObserver):
         if self._flows.get(flow.stream) is flow:
             del self._flows[flow.stream]
         self._writers.pop(flow, None)
-        self.go_on_reading(flow)
 
 
 def _broken(error: OSError, reason: bytes) -> ConnectionError:
