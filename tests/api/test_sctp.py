@@ -124,6 +124,30 @@ async def test_close_delivers_everything_and_both_sides_are_closed() -> None:
         await until(lambda: closed == [server])
 
 
+async def test_close_while_the_peer_is_still_sending_is_quick_and_resets_nobody() -> None:
+    async with pair() as (client, server):
+        ended: list[object] = []
+        server.on_closed = ended.append
+        server.on_connection_error = lambda _, error: ended.append(error)
+        sent = [server.send(bytes(MIB)) for _ in range(5)]
+        await until(lambda: client.statistics["bytes_received"])
+        client.send(b"bye")
+        await asyncio.wait_for(client.close(), 2)
+        assert bytes(await receive(server)) == b"bye"
+        await asyncio.wait_for(asyncio.gather(*sent), 5)
+        await until(lambda: ended)
+        assert ended == [server], "whoever is listened to until the end ends well"
+
+
+async def test_close_is_quick_when_a_peer_never_ends_what_it_began() -> None:
+    async with pair() as (client, server):
+        server.send(b"never ended", MessageContext(), end_of_message=False)
+        server.send(b"x" * MIB, MessageContext(), end_of_message=False)
+        client.send(b"bye")
+        await asyncio.wait_for(client.close(), 2)
+        assert bytes(await receive(server)) == b"bye"
+
+
 async def test_an_abort_is_seen_as_an_abort() -> None:
     async with pair() as (client, server):
         waiting = server.receive()

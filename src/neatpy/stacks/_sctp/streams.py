@@ -17,6 +17,7 @@ from neatpy.enumerations import Scheduler
 from neatpy.errors import CloneError, ConnectionError, Reason
 from neatpy.stacks._sctp import options
 from neatpy.stacks._sctp.flow import Rest, SctpFlow, is_bound, unbound
+from neatpy.stacks._sctp.leaving import Leaving
 from neatpy.stacks._sctp.observer import AssociationObserver
 from neatpy.stacks._sharing import UNREAD_BY_ALL
 from neatpy.stacks.contract import Flow, FlowObserver
@@ -68,6 +69,7 @@ class Streams(AssociationObserver):
         "_held",
         "_initiator",
         "_interleaving",
+        "_leaving",
         "_opening",
         "_over",
         "_reset_under_way",
@@ -109,6 +111,7 @@ class Streams(AssociationObserver):
         """Streams whose end is on its way: until both directions are reset their numbers are not free."""
         self._writers: dict[SctpFlow, None] = {}
         self._stalled: set[SctpFlow] = set()
+        self._leaving: Leaving | None = None
         self._held = 0
         self._enough = False
         self._watched: dict[int, tuple[SctpFlow, object, asyncio.TimerHandle]] = {}
@@ -196,8 +199,7 @@ class Streams(AssociationObserver):
         """Everything of this Flow is with the association: tell the peer that no more comes on its stream."""
         others = [one for one in self._flows.values() if one is not flow and not one.closing]
         if flow.closing and not others and not self._resetting:
-            if not any(one.unsent for one in self._flows.values()):
-                self.association.close()
+            self._leave()
         elif self._interleaving and flow.stream not in self._resetting:
             self._resetting[flow.stream] = flow
             self._reset_later(flow.stream)
@@ -228,12 +230,23 @@ class Streams(AssociationObserver):
             return
         live = [one for one in self._flows.values() if not one.closing]
         if not live:
-            self.association.close()
+            self._leave()
         elif flow.stream not in self._resetting:
             self.end_stream(flow)
             if flow.stream not in self._resetting:
                 self._forget(flow)
                 self.loop.call_soon(flow.ended, None)
+
+    def _leave(self) -> None:
+        """Nobody speaks here any more; once the association has taken all that was said, it is to end."""
+        if self._leaving is None and not self._over and not any(one.unsent for one in self._flows.values()):
+            self._leaving = Leaving(self)
+
+    def end_flows(self) -> None:
+        """The peer has all that was said."""
+        for flow in list(self._flows.values()):
+            self._forget(flow)
+            flow.ended(None)
 
     def abandon(self, flow: SctpFlow) -> None:
         """This Flow is aborted: the association too if it was the last, else its stream is reset."""
@@ -242,6 +255,8 @@ class Streams(AssociationObserver):
             return
         if not any(not one.over for one in self._flows.values()):
             self._over = True
+            if self._leaving is not None:
+                self._leaving.over()
             self.association.abort()
             self.carrier.close()
         elif flow.stream not in self._resetting and self._interleaving:
@@ -272,7 +287,7 @@ class Streams(AssociationObserver):
         return self._open_later(properties) if flow is None else flow
 
     def _open_now(self, properties: TransportProperties) -> Flow | None:
-        if self._over:
+        if self._over or self._leaving is not None:
             raise CloneError("the association has ended", Reason.CONNECTION_CLOSED)
         stream = self._free_number()
         if stream >= self._streams_out:
@@ -387,6 +402,9 @@ class Streams(AssociationObserver):
             self._use_scheduler()
 
     def data(self, stream: int, payload: bytes, unordered: bool, ppid: int, complete: bool) -> None:
+        if self._leaving is not None:
+            self._leaving.heard()
+            return
         flow = self._flows.get(stream if self._interleaving else 0)
         if flow is None:
             if stream in self._resetting:
@@ -420,6 +438,8 @@ class Streams(AssociationObserver):
         self._dry_asked = False
         for number in list(self._watched):
             self._settle(number)
+        if self._leaving is not None:
+            self._leaving.dry()
 
     def stream_reset(self, incoming: tuple[int, ...], outgoing: tuple[int, ...]) -> None:
         everything = tuple({*self._flows, *self._resetting})
@@ -440,8 +460,8 @@ class Streams(AssociationObserver):
                 self._resetting[stream] = None
         if outgoing:
             self._reset_now()
-        if not self._flows and not self._over:
-            self.association.close()
+        if not self._flows:
+            self._leave()
 
     def stream_reset_failed(self, denied: bool) -> None:
         self.stream_reset((), tuple(stream for stream, flow in self._resetting.items() if flow is not None))
@@ -502,6 +522,10 @@ class Streams(AssociationObserver):
         self._opening.clear()
         flows, self._flows = list(self._flows.values()), {}
         self._resetting.clear()
+        if self._leaving is not None:
+            self._leaving.over()
+            if self._leaving.delivered:
+                error = None
         if error is None:
             self.carrier.linger()  # the peer may have missed the last packet
         else:

@@ -1,0 +1,76 @@
+"""How an association ends, once its last Flow is closing (RFC 9260 section 9.2).
+
+A Flow is Closed when the peer has acknowledged all that we said. SCTP has no half-closed state: after a SHUTDOWN the
+peer can begin nothing more, and one that is in the midst of a long Message, of which its SCTP has only a part yet, has
+to abort. So a peer that is still speaking is listened to until it falls silent, for a bounded time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from neatpy.stacks._sctp.streams import Streams
+
+_SILENCE = 0.1
+"""Seconds, or two round trips if that is more, after which a peer that says nothing has ended."""
+
+_LISTENING = 10.0
+"""Seconds for which a peer is listened to at most."""
+
+_PARTING = 1.0
+"""Seconds that the Flows wait for the handshake of the end, before which the peer sends what it still has."""
+
+
+class Leaving:
+    """The end of one association. ``begin`` may be called again."""
+
+    __slots__ = ("_delivered", "_heard_at", "_streams", "_timer", "_until")
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._timer: asyncio.TimerHandle | None = None
+        self._delivered = False
+        self._heard_at: float | None = None
+        self._until = 0.0
+        streams.association.ask_dry()
+
+    def heard(self) -> None:
+        """The peer goes on speaking."""
+        self._heard_at = self._streams.loop.time()
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the peer has all that we said."""
+        return self._delivered
+
+    def dry(self) -> None:
+        """The peer has acknowledged everything."""
+        if self._delivered:
+            return
+        self._delivered = True
+        streams = self._streams
+        if self._heard_at is None:
+            streams.association.close()
+            self._timer = streams.loop.call_later(_PARTING, streams.end_flows)
+        else:
+            self._until = streams.loop.time() + _LISTENING
+            streams.end_flows()
+            self._listen()
+
+    def _listen(self) -> None:
+        streams = self._streams
+        now = streams.loop.time()
+        silence = max(_SILENCE, 2 * streams.statistics().get("rtt", 0.0))
+        assert self._heard_at is not None
+        if now >= min(self._heard_at + silence, self._until):
+            streams.association.close()
+        else:
+            self._timer = streams.loop.call_later(silence, self._listen)
+
+    def over(self) -> None:
+        """The association has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
