@@ -9,8 +9,6 @@ the life of the Connection, which it tells of ends through its ``owner``.
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -30,11 +28,10 @@ from neatpy.message import MessageContext, last_context
 from neatpy.receiving import ReceiveQueue
 from neatpy.sending import (
     OWN_REFERENCES,
-    Part,
     SendFuture,
-    SendQueue,
     bytes_like,
     check_context,
+    contradiction,
     getrefcount,
 )
 from neatpy.stacks.contract import Data, Flow, FlowObserver
@@ -42,6 +39,7 @@ from neatpy.stacks.contract import Data, Flow, FlowObserver
 if TYPE_CHECKING:
     from neatpy.group_sending import Turns
     from neatpy.intent import Intent
+    from neatpy.outgoing import Outgoing
 
 # ruff: noqa: D102 - the contract documents the methods of a FlowObserver
 
@@ -54,9 +52,6 @@ _NO_PROPERTIES: Mapping[str, Any] = {}
 
 _UNDELIVERED = 64 * 1024
 """Bytes that are read of a Connection that waits for the application to take it."""
-
-_CORK_LIMIT = 256 * 1024
-"""Bytes that are coalesced before the Flow is asked whether it still takes any."""
 
 
 class Owner(Protocol):
@@ -116,31 +111,29 @@ class DataPath(ReceiveQueue, FlowObserver):
     """Sending and receiving on one Connection. Its receiving half is the queue that it is."""
 
     __slots__ = (
-        "_batches",
         "_completed_later",
         "_context",
         "_defaults",
+        "_defaults_refused",
         "_direct",
         "_direction",
-        "_draining",
-        "_expires_at",
-        "_expiry",
         "_final_accepted",
-        "_final_sent",
         "_in_flight",
         "_loops_after",
+        "_outgoing",
         "_over",
         "_owner",
         "_properties",
-        "_queue",
         "_receipt",
-        "_together",
         "_token",
-        "_turns",
+        "batches",
         "bytes_sent",
+        "draining",
+        "final_sent",
         "flow",
         "messages_sent",
         "peer_finished",
+        "together",
     )
 
     flow: Flow | None
@@ -150,19 +143,16 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._owner = owner
         self.flow = None
         self._direct: Flow | None = None
-        self._queue: SendQueue | None = None
-        self._turns: Turns | None = None
-        self._batches = 0
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expires_at = math.inf
+        self._outgoing: Outgoing | None = None
+        self.batches = 0
         self._loops_after = _IMMEDIATE_LIMIT
         self._completed_later: list[SendFuture] | None = None
-        self._together: list[tuple[bytes, SendFuture]] | None = None
+        self.together: list[tuple[bytes, SendFuture]] | None = None
         self._in_flight: dict[SendFuture | tuple[SendFuture, ...], None] | None = None
         self._token: SendFuture | None = None
         self._receipt: asyncio.Future[MessageContext] | None = None
         self._context: MessageContext | None = None
-        self._final_accepted = self._final_sent = self._draining = False
+        self._final_accepted = self.final_sent = self.draining = False
         self.peer_finished = False
         self._over: TransportServicesError | None = None
         self.bytes_sent = self.messages_sent = 0
@@ -183,10 +173,12 @@ class DataPath(ReceiveQueue, FlowObserver):
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow
         self._ahead = min(self._limit, flow.reads_ahead)
-        if self._queue is None and not (self._draining or self._batches or self._turns):
-            self._direct = flow if self.can_send else None
-        else:
-            self._flush()
+        self._defaults_refused = False
+        if self._defaults is not None:
+            self._defaults_refused = contradiction(flow, self._defaults) is not None
+        if self._outgoing is not None:
+            self._outgoing.refuse(flow)
+        self.flush()
 
     def read_little(self) -> None:
         """Nobody has the Connection yet: what comes waits with the peer, but for its first bytes."""
@@ -205,7 +197,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         """Whether a send would be accepted, as far as the sending direction goes."""
         return not (
             self._final_accepted
-            or self._draining
+            or self.draining
             or self._over
             or self._direction is _RECEIVE_ONLY
             or (self.flow is not None and not self.flow.can_send)
@@ -214,16 +206,16 @@ class DataPath(ReceiveQueue, FlowObserver):
     @property
     def can_receive(self) -> bool:
         """Whether more may come."""
-        return not (self.peer_finished or self._draining or self._over or self._direction is _SEND_ONLY)
+        return not (self.peer_finished or self.draining or self._over or self._direction is _SEND_ONLY)
 
     def send_plain(self, data: bytes) -> asyncio.Future[MessageContext]:
         """Send a whole Message, not empty, without properties of its own: the quick way."""
         flow = self._direct
         if flow is None or not flow.writable:
-            if self._together is not None:
+            if self.together is not None:
                 future = SendFuture(loop=self._loop)
                 future.context, future.size, future.end_of_message = MessageContext(), len(data), True
-                self._together.append((data, future))
+                self.together.append((data, future))
                 return future
             return self.send(data, None, True, _NO_PROPERTIES)
         # Most programs drop the future of a send. One that nobody has kept, with a context that nobody has kept or
@@ -259,9 +251,9 @@ class DataPath(ReceiveQueue, FlowObserver):
             return receipt
         self._take_token(context, data)
         if taken:
-            self._complete(token)
+            self.complete(token)
         else:
-            self._await_taking(token)
+            self.await_taking(token)
             if not flow.writable:
                 self._direct = None
         return token
@@ -275,34 +267,34 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def start_batch(self) -> None:
         """Hold sends back until ``end_batch``, at the latest until the end of this turn of the loop."""
-        if self._batches == 0:
+        if self.batches == 0:
             self._loop.call_soon(self._end_batches)
             # As long as only plain Messages are sent nothing has to be sorted: they leave in one piece.
             if self._direct is not None and self._direct.coalesces and self._defaults is None:
-                self._together = []
-        self._batches += 1
+                self.together = []
+        self.batches += 1
         self._direct = None
 
     def end_batch(self) -> None:
         """Let what was held back go, coalesced."""
-        if self._batches:
-            self._batches -= 1
-            if not self._batches:
-                self._flush()
+        if self.batches:
+            self.batches -= 1
+            if not self.batches:
+                self.flush()
 
     # Ending
 
     def drain(self) -> None:
         """No more sends and receives; what waits to be sent is delivered, then the Flow closes."""
-        self._draining = self._deaf = True
+        self.draining = self._deaf = True
         if self._arrived is not None or self._open is not None:
             self.discard_arrived()
         self.end_receiving(_closed_here)
         if self._paused:
             self._perhaps_resume()
-        self._batches = 0
-        if self._queue or self._together is not None or self._turns is not None or self.flow is None:
-            self._flush()
+        self.batches = 0
+        if self._outgoing is not None or self.together is not None or self.flow is None:
+            self.flush()
         elif self._over is None:
             self._direct = None
             self.flow.close()
@@ -310,7 +302,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     @property
     def has_unsent(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._queue)
+        return self._outgoing is not None and bool(self._outgoing.queue)
 
     @property
     def undelivered(self) -> tuple[int, int]:
@@ -322,23 +314,21 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._over = error = why or _ENDED_WELL
         self._deaf = True
         self._direct = None
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if self._turns is not None:
-            self._turns.remove(self)
+        outgoing = self._outgoing
+        if outgoing is not None:
+            outgoing.end()
         if self._in_flight is not None:
             in_flight, self._in_flight = self._in_flight, None
             for token in in_flight:
                 self.failed(token, SendError(str(error), error.reason))
-        self._batches = 0
-        together, self._together = self._together, None
+        self.batches = 0
+        together, self.together = self.together, None
         for _, token in together or ():
             self.failed(token, SendError(str(error), error.reason, token.context))
-        if self._queue is not None:
-            for token in self._queue.clear():
+        if outgoing is not None:
+            for token in outgoing.queue.clear():
                 self.failed(token, SendError(str(error), error.reason, token.context))
-            self._queue = None
+            self._outgoing = None
         if discard:
             self.discard_arrived()
         self.end_receiving(DataPath._is_over)
@@ -367,14 +357,14 @@ class DataPath(ReceiveQueue, FlowObserver):
         given = _context_with(message_properties) if context is None else context
         future = SendFuture(loop=self._loop)
         future.context, future.size, future.end_of_message = given, size, end_of_message
-        queue = self._queue
+        outgoing = self._outgoing
         plain = context is None and not message_properties and end_of_message
         if plain and not size and self._direct is not None and not self._direct.preserves_boundaries:
-            self._complete(future)  # nothing on a raw stream
+            self.complete(future)  # nothing on a raw stream
             return future
-        if queue is not None and queue.was_given_up(given):
+        if outgoing is not None and outgoing.queue.was_given_up(given):
             if end_of_message:
-                queue.end_given_up(given)
+                outgoing.queue.end_given_up(given)
             self.expired(future)
             return future
         direct = self._direct  # if there is one, then nothing waits, is begun or has ended
@@ -385,8 +375,8 @@ class DataPath(ReceiveQueue, FlowObserver):
             if direct is None or not end_of_message:
                 self._check(future, partial_without_context=context is None and not end_of_message)
             explicit = properties._values
-            if explicit and ("msg_reliable" in explicit or "safely_replayable" in explicit):
-                self._check_against_connection(explicit, given)
+            if explicit and not _MAY_CONTRADICT.isdisjoint(explicit):
+                self._check_against_connection(properties, given)
         except SendError as error:
             self.failed(future, error)
             return future
@@ -401,20 +391,19 @@ class DataPath(ReceiveQueue, FlowObserver):
             and (direct is not None or self._nothing_stands_before)
         ):
             if not size and not final and not flow.preserves_boundaries:
-                self._complete(future)  # nothing on a raw stream
+                self.complete(future)  # nothing on a raw stream
             else:
-                self._transmit(flow, data, properties, future, final=final)
+                self.transmit(flow, data, properties, future, final=final)
         else:
-            self._enqueue(Part(data if type(data) is bytes else bytes(data), properties, future))
-            self._flush()
+            self._direct = None
+            self.outgoing.hold(data if type(data) is bytes else bytes(data), properties, future)
+            self.flush()
         return future
 
     @property
     def _nothing_stands_before(self) -> bool:
         """Whether a whole Message may leave at once."""
-        queue = self._queue
-        waits = queue is not None and (bool(queue) or queue.blocked_by_open_message)
-        return not waits and not self._batches and self._turns is None
+        return not self.batches and (self._outgoing is None or not self._outgoing.stands_before)
 
     def _effective(
         self, context: MessageContext | None, given: MessageContext, overrides: Mapping[str, Any]
@@ -439,12 +428,14 @@ class DataPath(ReceiveQueue, FlowObserver):
             plainly = over.reason is Reason.CONNECTION_CLOSED
             text = str(over) if plainly else f"the connection is closed: {over}"
             raise SendError(text, over.reason, context)
-        if self._draining:
+        if self.draining:
             raise SendError("the connection is closing", Reason.CONNECTION_CLOSED, context)
         if self._direction is _RECEIVE_ONLY:
             raise SendError("the connection only receives", Reason.INVALID_CONFIGURATION, context)
-        queue = self._queue
-        if self._final_accepted and not (queue is not None and queue.belongs_to_open_message(context)):
+        outgoing = self._outgoing
+        if self._final_accepted and not (
+            outgoing is not None and outgoing.queue.belongs_to_open_message(context)
+        ):
             raise SendError("a Final Message has been sent before", Reason.CONNECTION_CLOSED, context)
         if partial_without_context:
             raise SendError(
@@ -453,169 +444,68 @@ class DataPath(ReceiveQueue, FlowObserver):
                 context,
             )
 
-    def _check_against_connection(self, explicit: Mapping[str, object], context: MessageContext) -> None:
-        reliable = explicit.get("msg_reliable")
-        wanted = self._properties.reliability
+    def _check_against_connection(self, properties: MessageContext, context: MessageContext) -> None:
+        reliable = (properties._values or {}).get("msg_reliable")
         if reliable is not None and self._properties.per_msg_reliability not in _WANTED:
-            inherited = wanted in _WANTED
+            inherited = self._properties.reliability in _WANTED
             if reliable is not inherited:
                 raise SendError(
                     f"msg_reliable={reliable} needs a connection with per_msg_reliability preferred or required",
                     Reason.INVALID_MESSAGE_PROPERTIES,
                     context,
                 )
-        if (
-            explicit.get("safely_replayable") is False
-            and self.flow is not None
-            and self.flow.stack.features.may_duplicate
-        ):
-            raise SendError(
-                f"{self.flow.stack.name} may deliver a Message twice, so that it must be safely replayable",
-                Reason.INVALID_MESSAGE_PROPERTIES,
-                context,
-            )
+        refused = None if self.flow is None else contradiction(self.flow, properties)
+        if refused is not None:
+            raise SendError(refused, Reason.INVALID_MESSAGE_PROPERTIES, context)
 
     def send_first(self, data: Data, context: MessageContext | None) -> asyncio.Future[MessageContext]:
         """Send the Message that the Connection is established with: it goes first."""
         future = self.send(data, context, True, _NO_PROPERTIES)
-        if self._queue is not None:
-            self._queue.put_first()
+        if self._outgoing is not None:
+            self._outgoing.queue.put_first()
         return future
 
-    def _enqueue(self, part: Part) -> None:
-        if self._queue is None:
-            self._queue = SendQueue()
-        self._direct = None
-        if self._together is not None:
-            self._take_apart()
-        self._queue.add(part, time.monotonic())
-        if self._turns is not None:
-            self._turns.queued(self)
-        if part.properties.msg_lifetime != math.inf:
-            self._arm_expiry()
+    @property
+    def outgoing(self) -> Outgoing:
+        """What waits to be sent, made when something has to."""
+        outgoing = self._outgoing
+        if outgoing is None:
+            from neatpy.outgoing import Outgoing
 
-    def _flush(self) -> None:
+            outgoing = self._outgoing = Outgoing(self, self._loop)
+        return outgoing
+
+    def flush(self) -> None:
         """Send what waits, as far as the Flow takes it, and find out whether sends may go straight from now on."""
         flow = self.flow
-        if flow is None or self._batches or self._over is not None:
+        if flow is None or self.batches or self._over is not None:
             return
-        if self._turns is not None:
-            self._expire_what_is_over()
-            self._turns.changed(self)
-            self.close_if_drained()
-            return
-        if self._together is not None:
-            self._send_together(flow)
-        queue = self._queue
-        if queue:
-            self._expire_what_is_over()
-            while flow.writable and queue:
-                if not self._flush_some(flow, queue):
-                    break
-        if queue and not flow.writable:
-            self._direct = None
-            return
-        blocked = queue is not None and (queue.blocked_by_open_message or bool(queue))
-        self._direct = None if blocked or not self.can_send else flow
+        outgoing = self._outgoing if self.together is None else self.outgoing
+        straight = outgoing is None or outgoing.flush(flow)
+        self._direct = flow if straight and self.can_send and not self._defaults_refused else None
         self.close_if_drained()
 
     def close_if_drained(self) -> None:
         """Everything has left that was to be sent before the end."""
-        if self._draining and not self._queue and self._over is None and self.flow is not None:
+        if self.draining and not self.has_unsent and self._over is None and self.flow is not None:
             self.flow.close()
-
-    def _expire_what_is_over(self) -> None:
-        """What is over now must not leave, though the timer has not come to it yet."""
-        if self._expiry is not None and self._expires_at <= time.monotonic():
-            self._expiry.cancel()
-            self._expire()
-
-    # In turn with others of the group
 
     def take_turns(self, turns: Turns | None) -> int:
         """From now on Messages leave when it is our turn, or (None) at once again; how many parts wait."""
-        if turns is self._turns:
+        outgoing = self._outgoing if turns is None else self.outgoing
+        if outgoing is None or turns is outgoing.turns:
             return 0
-        self._turns = turns
+        outgoing.turns = turns
         if turns is None:
             if self._over is None:
-                self._flush()
+                self.flush()
             return 0
-        waiting = 0 if self._queue is None else len(self._queue)
-        if self._together is not None:
-            self._take_apart()
+        if self.together is not None:
+            outgoing.take_apart()
         self._direct = None
-        return waiting
+        return len(outgoing.queue)
 
-    @property
-    def has_next(self) -> bool:
-        """Whether a part waits that may leave now."""
-        return self._queue is not None and not self._batches and self._queue.has_next
-
-    def hand_down(self) -> tuple[int, bool] | None:
-        """Give the Flow the next part; its size, and whether it ends its Message. None if it was refused."""
-        flow, part = self.flow, None if self._queue is None else self._queue.next()
-        if (
-            flow is None
-            or part is None
-            or not self._transmit(flow, part.data, part.properties, part.token, final=part.final)
-        ):
-            return None
-        return part.token.size, part.token.end_of_message
-
-    def _flush_some(self, flow: Flow, queue: SendQueue) -> bool:
-        if len(queue) == 1:
-            part = queue.next()
-            if part is not None:
-                self._transmit(flow, part.data, part.properties, part.token, final=part.final)
-            return part is not None
-        flow.cork()
-        corked = 0
-        progress = False
-        try:
-            while corked < _CORK_LIMIT and flow.writable and (part := queue.next()) is not None:
-                progress = True
-                corked += part.token.size
-                self._transmit(flow, part.data, part.properties, part.token, final=part.final, corked=True)
-        finally:
-            flow.uncork()
-        if self._final_sent:
-            flow.finish()
-        return progress
-
-    def _send_together(self, flow: Flow) -> None:
-        """A batch of plain Messages, in pieces of bounded size; what the Flow does not take goes into the queue."""
-        together, self._together = self._together or [], None
-        begin = 0
-        while begin < len(together) and flow.writable:
-            end, size = begin, 0
-            while end < len(together) and size < _CORK_LIMIT:
-                size += together[end][1].size
-                end += 1
-            tokens = tuple([future for _, future in together[begin:end]])
-            try:
-                taken = flow.send_several(
-                    [data for data, _ in together[begin:end]], tokens[0].context, tokens
-                )
-            except SendError:
-                break  # one of them cannot be sent; alone each gets its own answer
-            begin = end
-            if taken:
-                for token in tokens:
-                    self._complete(token)
-            else:
-                self._await_taking(tokens)
-        if begin < len(together):
-            self._together = together[begin:]
-            self._take_apart()
-
-    def _take_apart(self) -> None:
-        """What was to leave in one piece is sorted like everything else after all."""
-        together, self._together = self._together, None
-        for data, future in together or ():
-            self._enqueue(Part(data, future.context, future))
-
-    def _transmit(
+    def transmit(
         self,
         flow: Flow,
         data: Data,
@@ -635,15 +525,15 @@ class DataPath(ReceiveQueue, FlowObserver):
             self.failed(token, error)
             return False
         if taken:
-            self._complete(token)
+            self.complete(token)
         else:
-            self._await_taking(token)
+            self.await_taking(token)
         if final:
-            self._final_sent = True
+            self.final_sent = True
             self._direct = None
         return True
 
-    def _await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
+    def await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
         """The Flow has this and will report; if it breaks before it does, we answer."""
         if isinstance(token, tuple) or not token.done():
             if self._in_flight is None:
@@ -661,7 +551,7 @@ class DataPath(ReceiveQueue, FlowObserver):
                 self._in_flight = None  # a dictionary that was large stays large
         return token if isinstance(token, tuple) else (token,)
 
-    def _complete(self, token: SendFuture) -> None:
+    def complete(self, token: SendFuture) -> None:
         """Report Sent, now or, after many in one go, by way of the loop; always in order."""
         at_once = self.messages_sent < self._loops_after
         if token.end_of_message:
@@ -688,33 +578,9 @@ class DataPath(ReceiveQueue, FlowObserver):
                 token.set_result(token.context)
 
     def _end_batches(self) -> None:
-        if self._batches:
-            self._batches = 0
-            self._flush()
-
-    def _arm_expiry(self) -> None:
-        deadline = math.inf if self._queue is None else self._queue.next_deadline()
-        if self._expiry is not None:
-            if self._expires_at <= deadline:
-                return
-            self._expiry.cancel()
-        self._expires_at = deadline  # kept here, since uvloop's handles of timers that are due cannot tell
-        self._expiry = (
-            None
-            if deadline == math.inf
-            else self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
-        )
-
-    def _expire(self) -> None:
-        self._expiry = None
-        if self._queue is not None:
-            for token in self._queue.expire(time.monotonic() + 1e-3):
-                self.expired(token)
-                if self._turns is not None:
-                    self._turns.withdrawn(self)
-            self._arm_expiry()
-            if self._draining:
-                self._flush()
+        if self.batches:
+            self.batches = 0
+            self.flush()
 
     # Receiving
 
@@ -742,7 +608,7 @@ class DataPath(ReceiveQueue, FlowObserver):
 
     def sent(self, token: object) -> None:
         for future in self._settled(token):
-            self._complete(future)
+            self.complete(future)
 
     def expired(self, token: object) -> None:
         for future in self._settled(token):
@@ -758,7 +624,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             future.fail(_caused(told, error.__cause__ if isinstance(error, SendError) else error))
 
     def writable(self) -> None:
-        self._flush()
+        self.flush()
 
     def sibling(self, flow: Flow) -> None:
         self._owner.flow_sibling(flow)
@@ -794,6 +660,7 @@ class DataPath(ReceiveQueue, FlowObserver):
 
 _E = TypeVar("_E", bound=BaseException)
 _WANTED = (Preference.REQUIRE, Preference.PREFER)
+_MAY_CONTRADICT = frozenset({"msg_reliable", "msg_ordered", "safely_replayable"})
 
 
 def _context_with(properties: Mapping[str, Any]) -> MessageContext:

@@ -99,7 +99,7 @@ class Turns:
         now = time.monotonic()
         if flow is None or not flow.writable:
             self._order.blocked(path, now)
-        elif path.has_next:
+        elif path.outgoing.has_next:
             self._order.waiting(path, now)
         else:
             self._order.idle(path, now)
@@ -115,7 +115,7 @@ class Turns:
         try:
             while (path := self._order.next(time.monotonic())) is not None:
                 served[path] = None
-                handed = path.hand_down()
+                handed = path.outgoing.hand_down()
                 if handed is None:
                     self._order.withdrawn(path)
                 else:

@@ -78,11 +78,11 @@ async def test_the_more_urgent_clone_goes_first(scheduler: Scheduler) -> None:
 @BOTH_LOOPS
 async def test_equal_priorities_leave_the_sharing_to_congestion_control() -> None:
     async with group() as ((one, other), arrived):
-        assert one._path._turns is None
+        assert one._path.outgoing.turns is None
         one.set_property("conn_priority", 7)
-        assert one._path._turns is not None
+        assert one._path.outgoing.turns is not None
         other.set_property("conn_priority", 7)
-        assert one._path._turns is None
+        assert one._path.outgoing.turns is None
         await asyncio.gather(*(member.send(BLOCK) for member in (one, other) for _ in range(4)))
         await until(lambda: len(arrived) == 8)
 

@@ -16,7 +16,9 @@ from api.loopback import (
     framed,
     going_to,
     length_framed,
+    listening_on,
     pair,
+    port_of,
     stream,
     to_plain_peer,
     turns,
@@ -399,6 +401,40 @@ async def test_a_message_that_must_not_be_doubled_is_refused_by_udp() -> None:
         assert caught.value.context is context
         await client.send(b"whatever")
         assert bytes(await server.receive()) == b"whatever"
+
+
+async def test_a_message_that_udp_refuses_is_refused_before_ready_as_well() -> None:
+    async with listening_on(datagrams()).listen() as listener:
+        first, second = MessageContext(safely_replayable=False), MessageContext(msg_ordered=True)
+        client = going_to(port_of(listener), datagrams()).initiate_with_send(b"once", first)
+        assert client.initial_send is not None
+        ordered = client.send(b"in order", second)
+        sent = client.send(b"whatever")
+        await asyncio.wait_for(sent, 2)
+        for refused, context in ((client.initial_send, first), (ordered, second)):
+            with pytest.raises(SendError) as caught:
+                await refused
+            assert caught.value.reason is Reason.INVALID_MESSAGE_PROPERTIES
+            assert caught.value.context is context
+        server = await asyncio.wait_for(listener.accept(), 2)
+        assert bytes(await server.receive()) == b"whatever"
+        client.abort()
+        server.abort()
+
+
+@pytest.mark.parametrize("by_default", [False, True], ids=["of the Message", "of the Connection"])
+async def test_a_message_that_must_come_in_order_is_refused_by_udp(by_default: bool) -> None:
+    properties = datagrams(msg_ordered=True) if by_default else datagrams()
+    async with listening_on(datagrams()).listen() as listener:
+        client = await going_to(port_of(listener), properties).initiate()
+        with pytest.raises(SendError, match="order") as caught:
+            await (client.send(b"x") if by_default else client.send(b"x", msg_ordered=True))
+        assert caught.value.reason is Reason.INVALID_MESSAGE_PROPERTIES
+        await client.send(b"whenever", msg_ordered=False)
+        server = await asyncio.wait_for(listener.accept(), 2)
+        assert bytes(await server.receive()) == b"whenever"
+        client.abort()
+        server.abort()
 
 
 async def test_a_datagram_too_large_is_a_send_error() -> None:

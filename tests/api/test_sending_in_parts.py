@@ -14,7 +14,9 @@ from api.loopback import (
     framed,
     going_to,
     length_framed,
+    listening_on,
     pair,
+    port_of,
     to_plain_peer,
 )
 from neatpy import (
@@ -126,6 +128,41 @@ async def test_a_message_in_parts_expires_as_a_whole_and_lets_others_pass() -> N
         data = await reading
         assert data.endswith(b"the end")
         assert b"too" not in data
+
+
+async def test_close_sends_what_there_is_of_a_message_on_a_raw_stream_and_what_was_sent_after_it() -> None:
+    async with to_plain_peer() as (connection, peer):
+        connection.send(b"begun,", MessageContext(), end_of_message=False)
+        after = connection.send(b"after")
+        closing = connection.close()
+        assert await peer.receive_to_end() == b"begun,after"
+        await asyncio.wait_for(asyncio.gather(after, closing), 2)
+
+
+async def test_close_answers_at_once_what_waits_for_the_end_of_a_message() -> None:
+    async with pair(framers=length_framed()) as (client, server):
+        client.send(b"whole")
+        client.send(b"begun", MessageContext(), end_of_message=False)
+        after = client.send(b"after")
+        await asyncio.wait_for(client.close(), 2)
+        with pytest.raises(SendError, match="had ended") as caught:
+            await asyncio.wait_for(after, 1)
+        assert caught.value.reason is Reason.CONNECTION_CLOSED
+        assert [bytes(message) async for message in server] == [b"whole"]
+
+
+async def test_close_before_ready_gives_up_a_message_that_never_ended_and_delivers_the_rest() -> None:
+    async with listening_on(framers=length_framed()).listen() as listener:
+        client = going_to(port_of(listener), framers=length_framed()).initiate()
+        begun = client.send(b"begun", MessageContext(), end_of_message=False)
+        after = client.send(b"after")
+        closing = client.close()
+        server = await asyncio.wait_for(listener.accept(), 2)
+        assert [bytes(message) async for message in server] == [b"after"]
+        await asyncio.wait_for(asyncio.gather(after, closing), 2)
+        with pytest.raises(SendError, match="had ended"):
+            await begun
+        await server.close()
 
 
 async def test_final_in_a_batch_half_closes_after_everything() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neatpy.message import MessageContext
-from neatpy.sending import Part, SendFuture, SendQueue
+from neatpy.send_queue import Part, SendQueue
+from neatpy.sending import SendFuture
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +148,38 @@ def test_leaving_is_a_stable_sort_by_priority(priorities: list[int]) -> None:
         assert sends.leaving() == [str(number).encode() for number in expected]
     finally:
         loop.close()
+
+
+def test_giving_up_what_never_ends_takes_it_out_if_nothing_of_it_has_left(sends: Sends) -> None:
+    begun = sends.add(b"begun", MessageContext(), end_of_message=False)
+    sends.add(b"whole")
+    assert sends.queue.give_up_open(as_they_are=False) == [begun.token]
+    assert sends.leaving() == [b"whole"]
+
+
+def test_giving_up_what_has_left_in_part_takes_out_what_waits_for_its_end(sends: Sends) -> None:
+    sends.add(b"begun", MessageContext(), end_of_message=False)
+    assert sends.leaving() == [b"begun"]
+    whole = sends.add(b"whole")
+    assert sends.queue.give_up_open(as_they_are=False) == [whole.token]
+    assert not sends.queue
+    assert not sends.queue.blocked_by_open_message
+
+
+def test_what_may_go_as_it_is_goes_with_all_behind_it(sends: Sends) -> None:
+    context = MessageContext()
+    sends.add(b"1", context, end_of_message=False)
+    assert sends.leaving() == [b"1"]
+    sends.add(b"3")
+    sends.add(b"2", context, end_of_message=False)
+    assert sends.queue.give_up_open(as_they_are=True) == []
+    assert sends.leaving() == [b"2", b"3"]
+
+
+def test_refused_messages_are_taken_out_with_the_reason(sends: Sends) -> None:
+    wrong = sends.add(b"wrong", MessageContext(msg_ordered=True), end_of_message=False)
+    sends.add(b"right")
+    refused = sends.queue.refuse(lambda properties: "no order" if properties.msg_ordered else None)
+    assert refused == [(wrong.token, "no order")]
+    assert not sends.queue.belongs_to_open_message(wrong.token.context)
+    assert sends.leaving() == [b"right"]
