@@ -153,7 +153,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._receipt: asyncio.Future[MessageContext] | None = None
         self._context: MessageContext | None = None
         self._final_accepted = self.final_sent = self.draining = False
-        self.peer_finished = False
+        self.peer_finished = self._defaults_refused = False
         self._over: TransportServicesError | None = None
         self.bytes_sent = self.messages_sent = 0
         self.use(intent)
@@ -167,18 +167,28 @@ class DataPath(ReceiveQueue, FlowObserver):
             self.end_receiving(_only_sends)
         self._limit = intent.receive_limit
         self._defaults = intent.message_defaults
-        self.read_ahead()
+        if self.flow is not None:
+            self.read_ahead()
+            self._review_defaults(self.flow)
 
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""
         self.flow = flow
-        self._ahead = min(self._limit, flow.reads_ahead)
-        self._defaults_refused = False
-        if self._defaults is not None:
-            self._defaults_refused = contradiction(flow, self._defaults) is not None
+        ahead = flow.reads_ahead
+        if ahead < self._limit:
+            self._ahead = ahead
         if self._outgoing is not None:
             self._outgoing.refuse(flow)
-        self.flush()
+        self._review_defaults(flow)
+
+    def _review_defaults(self, flow: Flow) -> None:
+        """Whether each Message has to be looked at since the defaults are not for this Flow."""
+        defaults = self._defaults
+        self._defaults_refused = defaults is not None and contradiction(flow, defaults) is not None
+        if self._outgoing is None and self.together is None and not (self.draining or self.batches):
+            self._direct = flow if self.can_send and not self._defaults_refused else None
+        else:
+            self.flush()
 
     def read_little(self) -> None:
         """Nobody has the Connection yet: what comes waits with the peer, but for its first bytes."""

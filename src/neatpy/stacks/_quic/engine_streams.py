@@ -168,6 +168,14 @@ class _Sender(QuicStreamSender):
             self.buffer_is_empty = True
         return frame
 
+    def rest(self) -> bytes:
+        """All that was never sent, which is sent now."""
+        unsent = self.highest_offset - self._buffer_start
+        self.highest_offset = self._buffer_stop
+        self._pending_eof = False
+        self.buffer_is_empty = True
+        return bytes(self._buffer[unsent:]) if unsent else bytes(self._buffer)
+
     def _empty_frame(self) -> QuicStreamFrame | None:
         """What there is to say besides data."""
         self.buffer_is_empty = True
@@ -281,7 +289,7 @@ class _Receiver(QuicStreamReceiver):
         if last:
             self._final_size = self._buffer_start
             self.is_finished = True
-            self._table.wake(self._stream_id)
+            self._table.side_has_ended(self._stream_id)
         return events.StreamDataReceived(data, last, self._stream_id)
 
     def handle_frame(self, frame: QuicStreamFrame) -> events.StreamDataReceived | None:
@@ -292,7 +300,7 @@ class _Receiver(QuicStreamReceiver):
             self._buffer, self._ranges = bytearray(), RangeSet()
         event = super().handle_frame(frame)
         if self.is_finished:
-            self._table.wake(self._stream_id)
+            self._table.side_has_ended(self._stream_id)
         return event
 
     def handle_reset(self, *, final_size: int, error_code: int = 0) -> events.StreamReset | None:
@@ -401,7 +409,13 @@ class StreamTable(dict[int, Any]):
     def has_delivered(self, number: int) -> None:
         """The sending side of a stream has come to its end."""
         self.delivered.append(number)
-        self.wake(number)
+        self.side_has_ended(number)
+
+    def side_has_ended(self, number: int) -> None:
+        """One side of a stream is over; the engine forgets it when both are."""
+        stream = self.get(number)
+        if stream is not None and stream.is_finished:
+            self.wake(number)
 
     def credit(self, number: int, size: int) -> None:
         """The application has taken so many bytes of a stream."""
