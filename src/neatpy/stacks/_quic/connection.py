@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason
 from neatpy.security import TrustVerification
-from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow, is_bound
-from neatpy.stacks._quic.datagram_flow import DATAGRAMS
+from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow
+from neatpy.stacks._quic.carrying import HANDSHAKE, HELD, OPEN, OVER, Carrier
 from neatpy.stacks._quic.endings import (
     callback_failed,
     connection_error,
@@ -25,11 +25,8 @@ from neatpy.stacks._quic.endings import (
     error_of,
     establishment_error,
 )
-from neatpy.stacks._quic.engine import EngineObserver
 from neatpy.stacks._quic.farewell import farewells
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
-from neatpy.stacks._quic.mixed_flow import MixedFlow
-from neatpy.stacks._quic.order import Order
 from neatpy.stacks._quic.patience import Patience
 from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams
 from neatpy.stacks._tls.handshake import refused
@@ -41,12 +38,8 @@ if TYPE_CHECKING:
     from neatpy.endpoint import LocalEndpoint, RemoteEndpoint
     from neatpy.properties import TransportProperties
     from neatpy.stacks._quic.engine import Closing, Engine
-    from neatpy.stacks._quic.paths import Path
     from neatpy.stacks._quic.settings import QuicSettings
     from neatpy.stacks.quic import QuicStack
-
-HANDSHAKE, HELD, OPEN, OVER = range(4)
-"""The states of a connection; it is held while the program's callback decides."""
 
 ANSWERING = 1.0
 """Seconds for which a connection that was closed still says so to a peer that has missed it."""
@@ -56,7 +49,7 @@ _QUIET = 0.4
 """The part of the idle timeout after which the peer is asked whether it is there."""
 
 
-class QuicTransport(EngineObserver):
+class QuicTransport(Carrier):
     """The connection that carries Flows. ``outcome`` is called once, when the handshake (callbacks included) has
     succeeded or failed; one that failed has ended itself. ``retired`` is called when nothing is left of it."""
 
@@ -73,27 +66,14 @@ class QuicTransport(EngineObserver):
         "_retired",
         "_scheduled",
         "_settings",
-        "_state",
         "_timer",
         "_timer_at",
         "_turn",
-        "_writers",
         "early",
-        "engine",
-        "flows",
         "handshaken",
-        "loop",
-        "order",
-        "path",
         "patience",
-        "properties",
         "server_name",
-        "stack",
-        "take_datagram",
-        "unheard",
     )
-
-    path: Path
 
     def __init__(
         self,
@@ -107,22 +87,14 @@ class QuicTransport(EngineObserver):
         outcome: Callable[[QuicTransport, BaseException | None], None],
         retired: Callable[[QuicTransport], None] | None = None,
     ) -> None:
-        self.stack = stack
-        self.engine = engine
-        engine.observer = self
-        self.properties = properties
-        self.loop = loop
+        super().__init__(stack, engine, properties, loop)
         self.server_name = server_name
-        self.flows: dict[int, CarriedFlow] = {}
-        self.order = Order(properties.conn_scheduler)
         self.patience = Patience(loop)
-        self._use_order()
         self.early = self.handshaken = False
         self._keep_alive_after = properties.keep_alive_timeout
         self._settings = settings
         self._outcome: Callable[[QuicTransport, BaseException | None], None] | None = outcome
         self._retired = retired
-        self._state = HANDSHAKE
         self._turn = turns.of(loop)
         self._in_turn = self._draining = False
         self._scheduled: asyncio.Handle | None = None
@@ -132,11 +104,6 @@ class QuicTransport(EngineObserver):
         self._answering: asyncio.TimerHandle | None = None
         self._goodbye: list[tuple[bytes, Any]] | None = None
         self._held_task: asyncio.Future[bool] | None = None
-        self._writers: dict[CarriedFlow, None] = {}
-        self.take_datagram: Callable[[bytes], None] | None = None
-        """Where datagrams go that come: to the first Flow, if it takes them."""
-        self.unheard: dict[int, None] = {}
-        """Streams that the peer has opened and on which nothing came yet."""
 
     @property
     def is_client(self) -> bool:
@@ -144,19 +111,8 @@ class QuicTransport(EngineObserver):
         return self.server_name is not None
 
     @property
-    def first_kind(self) -> type[QuicFlow]:
-        """What the first stream of the connection becomes."""
-        return MixedFlow if self.stack.takes_datagrams else QuicFlow
-
-    @property
-    def over(self) -> bool:
-        """Whether it is closed, as far as we are concerned."""
-        return self._state == OVER
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the handshake is complete, and the peer trusted."""
-        return self._state == OPEN
+    def is_new(self) -> bool:
+        return self._outcome is not None
 
     # The network's side
 
@@ -382,133 +338,6 @@ class QuicTransport(EngineObserver):
         for flow in flows:
             flow.ended(connection_error(error))
 
-    # Streams
-
-    def stream_opened(self, stream: int) -> None:
-        flow = self.flows.get(stream)
-        if flow is None:
-            self.unheard[stream] = None
-        elif isinstance(flow, QuicFlow):
-            flow.peer_opened()
-
-    def stream_data(self, stream: int, data: bytes, ended: bool) -> None:
-        flow = self.flows.get(stream)
-        if flow is None and stream in self.unheard:
-            flow = self._offer(stream)
-        if isinstance(flow, QuicFlow):
-            flow.take(data, ended)
-        else:
-            self.engine.taken(stream, len(data))
-
-    def datagram(self, data: bytes) -> None:
-        if self.take_datagram is not None:
-            self.take_datagram(data)
-
-    def _offer(self, stream: int) -> CarriedFlow | None:
-        """The peer opened a stream: it is the business of the oldest Flow that is left."""
-        del self.unheard[stream]
-        if self._state == HANDSHAKE and not self._accepts_early():
-            return None
-        if self._state == OVER:
-            return None
-        if DATAGRAMS in self.flows:
-            self._refuse_stream(stream)
-            return None
-        parent = self._oldest()
-        begin = QuicFlow if self.flows or self._outcome is None else self.first_kind
-        flow = begin(self, stream, UNBOUND, self.properties)
-        self.flows[stream] = flow
-        flow.peer_opened()
-        if parent is not None:
-            parent.observer.sibling(flow)
-        else:
-            self.unparented(flow)
-        if not is_bound(flow):
-            flow.discard()
-            self._refuse_stream(stream)
-            self.forget(flow)
-            return None
-        return flow
-
-    def _oldest(self) -> CarriedFlow | None:
-        for flow in self.flows.values():
-            if not flow.over and not flow.closing:
-                return flow
-        return None
-
-    def _accepts_early(self) -> bool:
-        """Data came before the handshake was complete: whether they are those of a client that we know, so that its
-        connection is accepted with them (0-RTT)."""
-        return False
-
-    def _refuse_stream(self, stream: int) -> None:
-        """Nobody here wants this stream, which leaves all others alone."""
-        self.engine.reset(stream, ABORTED)
-        self.engine.stop(stream, ABORTED)
-        self.schedule()
-
-    def stream_reset(self, stream: int, code: int) -> None:
-        flow = self.flows.get(stream)
-        if isinstance(flow, QuicFlow):
-            flow.peer_aborted(code)
-        elif stream in self.unheard:
-            del self.unheard[stream]
-            self._refuse_stream(stream)  # our side of it too, or it would stay
-
-    def stop_asked(self, stream: int, code: int) -> None:
-        flow = self.flows.get(stream)
-        if isinstance(flow, QuicFlow):
-            flow.peer_refuses(code)
-
-    def stream_delivered(self, stream: int) -> None:
-        flow = self.flows.get(stream)
-        if isinstance(flow, QuicFlow):
-            flow.delivered()
-
-    def forget(self, flow: CarriedFlow) -> None:
-        """Nothing is left of this Flow on either side."""
-        self.forget_stream(flow)
-        if not self.flows and self._state in (HANDSHAKE, HELD, OPEN):
-            self.unused()
-
-    def forget_stream(self, flow: CarriedFlow) -> None:
-        """This Flow has nothing more to do with its stream."""
-        self._writers.pop(flow, None)
-        if self.flows.get(flow.stream) is flow:
-            del self.flows[flow.stream]
-        self.order.forget(flow.stream)
-
-    def unused(self) -> None:
-        """Nothing is left of any Flow, and we can make no more."""
-        self.end(NO_ERROR)
-
-    def unparented(self, flow: CarriedFlow) -> None:
-        """The peer opened a stream when no other was left: nobody here takes it."""
-
-    def abandon(self, flow: CarriedFlow) -> None:
-        """This Flow is aborted: the connection too if it was the last."""
-        if self._state == OVER:
-            return
-        others = [one for one in self.flows.values() if one is not flow and not one.over]
-        if not others:
-            self.forget_all()
-            self.end(ABORTED)
-            return
-        self.engine.reset(flow.stream, ABORTED)
-        self.engine.stop(flow.stream, ABORTED)
-        self.forget(flow)
-        self.schedule()
-
-    def forget_all(self) -> None:
-        """No Flow is to hear of anything any more."""
-        self.flows.clear()
-        self._writers.clear()
-
-    def linger_if_over(self) -> None:
-        """A Flow has reported its end. After the last one, the peer is only listened to until it ends its side too."""
-        if all(flow.over for flow in self.flows.values()):
-            self.path.linger()
-
     # Ending
 
     def end(self, code: int) -> None:
@@ -609,22 +438,12 @@ class QuicTransport(EngineObserver):
 
     # What Flows ask
 
+    def make(self, kind: type[QuicFlow], stream: int) -> QuicFlow:
+        return kind(self, stream, UNBOUND, self.properties)
+
     def open(self, properties: TransportProperties) -> QuicFlow:
         """A Flow on a new stream. Raises CloneError."""
         return sibling_flow(self, properties)
-
-    def prioritise(self, stream: int, priority: float) -> None:
-        """How urgent a stream is; the lowest goes first."""
-        if self.order.prioritise(stream, priority):
-            self._use_order()
-
-    def _use_order(self) -> None:
-        self.engine.order = self.order.key if self.order.matters else None
-
-    def stream_begins(self, stream: int) -> None:
-        """A stream that had nothing to send is about to have something."""
-        engine = self.engine
-        self.order.begins(stream, engine.sent(stream), engine.busy())
 
     def apply(self, stream: int, name: str, value: Any) -> None:
         """Make a Connection Property act."""
