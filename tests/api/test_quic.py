@@ -355,6 +355,20 @@ async def test_a_client_that_does_not_receive_stops_the_server() -> None:
         await asyncio.wait_for(asyncio.gather(*sent), TIME)
 
 
+async def test_who_waits_for_credit_is_found_behind_a_nat_that_has_forgotten_it() -> None:
+    async with (
+        listening() as listener,
+        Relay.to(port_of(listener)) as relay,
+        connected(going_to(relay.port), listener) as (client, server),
+    ):
+        sent = client.send(payload(4 * MIB))
+        await until(lambda: transport_of(client).engine.held_up)
+        await until_still(lambda: len(relay.seen[True]))
+        await relay.rebind()
+        assert await exactly(server, 4 * MIB) == payload(4 * MIB)
+        await asyncio.wait_for(sent, TIME)
+
+
 async def test_a_stalled_stream_does_not_stop_another() -> None:
     async with pair() as (client, server):
         clone = await client.clone()

@@ -45,6 +45,9 @@ ANSWERING = 1.0
 """Seconds for which a connection that was closed still says so to a peer that has missed it."""
 
 BAD_CERTIFICATE = 42
+_HELD_UP = 1.0
+"""Seconds after which a peer that gives no credit hears of us."""
+
 _QUIET = 0.4
 """The part of the idle timeout after which the peer is asked whether it is there."""
 
@@ -60,6 +63,7 @@ class QuicTransport(Carrier):
         "_draining",
         "_goodbye",
         "_held_task",
+        "_held_up",
         "_in_turn",
         "_keep_alive_after",
         "_outcome",
@@ -96,7 +100,7 @@ class QuicTransport(Carrier):
         self._outcome: Callable[[QuicTransport, BaseException | None], None] | None = outcome
         self._retired = retired
         self._turn = turns.of(loop)
-        self._in_turn = self._draining = False
+        self._in_turn = self._draining = self._held_up = False
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -188,6 +192,8 @@ class QuicTransport(Carrier):
             if not self._writers or not datagrams:
                 break
         self._set_timer()
+        if engine.held_up is not self._held_up:
+            self._review_credit()
 
     def wants_to_write(self, flow: CarriedFlow) -> None:
         """The engine holds enough for this Flow, which has more."""
@@ -246,6 +252,21 @@ class QuicTransport(Carrier):
         if self._keep_alive_after is not None:
             seconds = min(seconds, self._keep_alive_after)
         self._deadline = self.loop.call_later(seconds, self._ping)
+
+    def _review_credit(self) -> None:
+        """We have begun to wait for the peer's credit, or no longer do (RFC 9000 section 4.1). Who waits in silence is
+        not found behind a NAT that has forgotten it."""
+        self._held_up = not self._held_up
+        if self._held_up:
+            self.patience.begin(self, _HELD_UP, self._be_heard)
+        else:
+            self.patience.end(self)
+
+    def _be_heard(self) -> None:
+        self._held_up = False
+        if self._state == OPEN and self.engine.held_up:
+            self.engine.ping()
+            self._flush()
 
     def _ping(self) -> None:
         if self._state == OPEN:

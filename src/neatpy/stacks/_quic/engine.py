@@ -245,6 +245,11 @@ class Engine(EngineCore):
         self._table.add(stream)
         return number
 
+    @property
+    def held_up(self) -> bool:
+        """Whether something is to be sent that the peer gives no credit for, and nothing is on its way to it."""
+        return bool(self._table.active) and not self._loss._cc.bytes_in_flight
+
     def announce(self, stream: int) -> None:
         """Tell the peer of a stream on which nothing was sent yet, by an empty frame."""
         self._table[stream].sender.open()
