@@ -167,6 +167,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             self.end_receiving(_only_sends)
         self._limit = intent.receive_limit
         self._defaults = intent.message_defaults
+        self._ahead = intent.receive_limit
         if self.flow is not None:
             self.read_ahead()
             self._review_defaults(self.flow)
@@ -336,8 +337,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         for _, token in together or ():
             self.failed(token, SendError(str(error), error.reason, token.context))
         if outgoing is not None:
-            for token in outgoing.queue.clear():
-                self.failed(token, SendError(str(error), error.reason, token.context))
+            for part in outgoing.queue.clear():
+                self.failed(part.token, SendError(str(error), error.reason, part.token.context))
             self._outgoing = None
         if discard:
             self.discard_arrived()
@@ -532,6 +533,7 @@ class DataPath(ReceiveQueue, FlowObserver):
             else:
                 taken = flow.send(data, properties, token.end_of_message, token)
         except SendError as error:
+            self.will_not_leave(final)
             self.failed(token, error)
             return False
         if taken:
@@ -542,6 +544,11 @@ class DataPath(ReceiveQueue, FlowObserver):
             self.final_sent = True
             self._direct = None
         return True
+
+    def will_not_leave(self, final: bool) -> None:
+        """What was accepted was refused, or has expired: if it was the last Message, another one can be."""
+        if final:
+            self._final_accepted = False
 
     def await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
         """The Flow has this and will report; if it breaks before it does, we answer."""

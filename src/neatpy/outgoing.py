@@ -61,8 +61,9 @@ class Outgoing:
 
     def refuse(self, flow: Flow) -> None:
         """What was sent before there was a Flow may not be for this one."""
-        for token, why in self.queue.refuse(lambda properties: contradiction(flow, properties)):
-            self._path.failed(token, SendError(why, Reason.INVALID_MESSAGE_PROPERTIES))
+        for part, why in self.queue.refuse(lambda properties: contradiction(flow, properties)):
+            self._path.will_not_leave(part.final)
+            self._path.failed(part.token, SendError(why, Reason.INVALID_MESSAGE_PROPERTIES))
 
     # Leaving
 
@@ -143,9 +144,9 @@ class Outgoing:
         """Nothing more is sent: a Message of which a part is missing never ends. Over a stream of bytes its parts go
         like the rest. Elsewhere it keeps what was sent after it from leaving, or is given up itself, if nothing of it
         has left."""
-        for token in self.queue.give_up_open(as_they_are=not flow.preserves_boundaries):
+        for part in self.queue.give_up_open(as_they_are=not flow.preserves_boundaries):
             text = "the connection was closed before a Message that was begun had ended"
-            self._path.failed(token, SendError(text, Reason.CONNECTION_CLOSED))
+            self._path.failed(part.token, SendError(text, Reason.CONNECTION_CLOSED))
 
     # In turn with others of the group
 
@@ -190,8 +191,9 @@ class Outgoing:
     def _expire(self) -> None:
         self._expiry = None
         path = self._path
-        for token in self.queue.expire(time.monotonic() + 1e-3):
-            path.expired(token)
+        for part in self.queue.expire(time.monotonic() + 1e-3):
+            path.will_not_leave(part.final)
+            path.expired(part.token)
             if self.turns is not None:
                 self.turns.withdrawn(path)
         self._arm_expiry()

@@ -8,7 +8,7 @@ overtakes the rest. A Message whose lifetime ends before any of it has left expi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -146,27 +146,29 @@ class SendQueue:
         self._current = None if current.complete and not parts else current
         return part
 
-    def give_up_open(self, *, as_they_are: bool) -> list[SendFuture]:
+    def give_up_open(self, *, as_they_are: bool) -> list[Part]:
         """No more parts come. ``as_they_are``: what there is of the Messages that were begun leaves, and what was sent
         after them. Otherwise those of which nothing has left are taken out, and one that has left in part takes out all
         that waits for its end. Gives the sends that were taken out, in order."""
-        dropped: list[SendFuture] = []
         opened, self._open = self._open, None
-        for waiting in (opened or {}).values():
-            waiting.complete = True
-            if not (as_they_are or waiting.started):
-                waiting.settled = True
-                dropped += self._drop(waiting)
-        current = self._current
-        if current is not None and current.complete and not current.parts:
-            self._current = None
-            if not as_they_are:
-                dropped += self.clear()
+        begun = [] if opened is None else list(opened.values())
+        if as_they_are:
+            for waiting in begun:
+                waiting.complete = True
+            if self._current is not None and not self._current.parts:
+                self._current = None
+            return []
+        if any(waiting.started for waiting in begun):
+            return self.clear()
+        dropped: list[Part] = []
+        for waiting in begun:
+            waiting.complete = waiting.settled = True
+            dropped += self._drop(waiting)
         return dropped
 
-    def refuse(self, why: Callable[[MessageContext], str | None]) -> list[tuple[SendFuture, str]]:
+    def refuse(self, why: Callable[[MessageContext], str | None]) -> list[tuple[Part, str]]:
         """Take out the Messages for whose properties ``why`` gives a reason; their sends, in order, with it."""
-        refused: list[tuple[SendFuture, str]] = []
+        refused: list[tuple[Part, str]] = []
         for _, _, waiting in sorted(self._heap, key=lambda entry: entry[:2]):
             reason = None if waiting.settled or not waiting.parts else why(waiting.parts[0].properties)
             if reason is None:
@@ -175,7 +177,7 @@ class SendQueue:
             if not waiting.complete and self._open is not None:
                 del self._open[waiting.parts[0].token.context]
                 waiting.complete = True
-            refused += [(token, reason) for token in self._drop(waiting)]
+            refused += [(part, reason) for part in self._drop(waiting)]
         return refused
 
     def next_deadline(self) -> float:
@@ -185,9 +187,9 @@ class SendQueue:
             heappop(deadlines)
         return deadlines[0][0] if deadlines else math.inf
 
-    def expire(self, now: float) -> list[SendFuture]:
+    def expire(self, now: float) -> list[Part]:
         """Take out everything whose lifetime has ended, and say what that was."""
-        expired: list[SendFuture] = []
+        expired: list[Part] = []
         while self.next_deadline() <= now:
             assert self._deadlines is not None
             waiting = heappop(self._deadlines)[2]
@@ -195,9 +197,9 @@ class SendQueue:
             expired += self._drop(waiting)
         return expired
 
-    def clear(self) -> list[SendFuture]:
+    def clear(self) -> list[Part]:
         """Take out everything, in the order in which it would have left."""
-        dropped: list[SendFuture] = []
+        dropped: list[Part] = []
         if self._current is not None:
             dropped += self._drop(self._current)
             self._current = None
@@ -208,7 +210,7 @@ class SendQueue:
         self._open = self._given_up = self._deadlines = None
         return dropped
 
-    def _drop(self, waiting: _Waiting) -> Iterator[SendFuture]:
+    def _drop(self, waiting: _Waiting) -> list[Part]:
         parts, waiting.parts = waiting.parts, []
         self._waiting -= len(parts)
         if not waiting.complete and parts:
@@ -218,4 +220,4 @@ class SendQueue:
             if self._given_up is None:
                 self._given_up = set()
             self._given_up.add(context)
-        return (part.token for part in parts)
+        return parts

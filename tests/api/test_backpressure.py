@@ -134,6 +134,20 @@ async def test_over_tls_an_application_that_never_receives_stops_its_peer(framed
             received += len(await asyncio.wait_for(server.receive(min_incomplete_length=1), 2))
 
 
+async def test_a_receive_limit_that_is_set_before_ready_holds() -> None:
+    async with listening_on().listen() as listener:
+        client = going_to(port_of(listener)).initiate(timeout=5)
+        client.set_property("_neatpy.receive_limit", 64 * 1024)
+        await client
+        server = await listener.accept()
+        sent = [server.send(bytes(MIB)) for _ in range(16)]
+        await until_still(lambda: client.statistics["bytes_received"])
+        assert client.statistics["bytes_received"] < MIB
+        assert not sent[-1].done()
+        client.abort()
+        server.abort()
+
+
 async def test_reading_goes_on_at_half_of_the_limit() -> None:
     async with to_plain_peer(framers=length_framed()) as (connection, peer):
         connection.set_property("_neatpy.receive_limit", 100_000)

@@ -148,6 +148,70 @@ async def test_close_is_quick_when_a_peer_never_ends_what_it_began() -> None:
         assert bytes(await receive(server)) == b"bye"
 
 
+async def test_each_part_is_answered_while_the_association_is_full() -> None:
+    async with pair() as (client, server):
+        context = MessageContext()
+        sent = [client.send(bytes(12 * MIB), context, end_of_message=False)]
+        sent += [client.send(b"B", context, end_of_message=False), client.send(b"C", context)]
+        received = b""
+        while not received.endswith(b"BC"):
+            received += bytes(await asyncio.wait_for(server.receive(min_incomplete_length=1), 5))
+        assert await asyncio.wait_for(asyncio.gather(*sent), 2) == [context] * 3
+
+
+async def test_close_mixes_nothing_into_a_message_that_never_ended() -> None:
+    async with pair() as (client, server):
+        context = MessageContext()
+        client.send(bytes(12 * MIB), context, end_of_message=False)
+        client.send(b"B", context, end_of_message=False)
+        waiting = [client.send(b"C", context, end_of_message=False), client.send(b"whole")]
+        closing = client.close()
+        received = [bytes(message) async for message in server]
+        assert b"".join(received) == bytes(12 * MIB) + b"B"
+        await asyncio.wait_for(closing, 5)
+        for refused in waiting:
+            with pytest.raises(SendError, match="had ended"):
+                await refused
+
+
+async def test_closing_one_of_two_goes_on_when_the_other_is_aborted() -> None:
+    async with pair() as (client, server):
+        clone = await _ready(client.clone())
+        await clone.send(b"x")
+        peer = await _next_peer(server)
+        assert bytes(await receive(peer)) == b"x"
+        client.send(bytes(3 * MIB))
+        unsent = [clone.send(bytes(MIB)) for _ in range(300)]
+        closing = [client.close(), clone.close()]
+        reading = [asyncio.create_task(_read(one)) for one in (server, peer)]
+        await until(lambda: not client._path.flow.unsent)  # type: ignore[union-attr]
+        assert not unsent[-1].done()
+        clone.abort()
+        await asyncio.wait_for(closing[0], 5)
+        assert server.statistics["bytes_received"] == 3 * MIB
+        for task in reading:
+            task.cancel()
+
+
+async def _read(connection: Connection) -> None:
+    async for _ in connection:
+        pass
+
+
+async def test_close_does_not_wait_for_news_behind_what_another_stream_is_not_received_from() -> None:
+    async with pair() as (client, server):
+        clone = await _ready(client.clone())
+        await clone.send(b"x")
+        for _ in range(12):
+            server.send(bytes(MIB))
+        await until(lambda: _streams_of(client).association._paused)
+        await asyncio.wait_for(clone.close(), 5)
+
+
+def _streams_of(connection: Connection) -> Any:
+    return connection._path.flow._streams  # type: ignore[union-attr]
+
+
 async def test_an_abort_is_seen_as_an_abort() -> None:
     async with pair() as (client, server):
         waiting = server.receive()

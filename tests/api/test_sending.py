@@ -422,6 +422,25 @@ async def test_a_message_that_udp_refuses_is_refused_before_ready_as_well() -> N
         server.abort()
 
 
+async def test_after_a_final_message_that_did_not_leave_another_one_can() -> None:
+    async with listening_on(datagrams()).listen() as listener:
+        client = going_to(port_of(listener), datagrams()).initiate()
+        refused = client.send(b"bad", final=True, msg_ordered=True)
+        await client
+        with pytest.raises(SendError):
+            await refused
+        with pytest.raises(SendError):
+            await client.send(bytes(70_000), final=True)
+        with client.batch(), pytest.raises(Expired):
+            await client.send(b"late", final=True, msg_lifetime=1e-6)
+        assert client.can_send
+        await client.send(b"the last", final=True)
+        server = await asyncio.wait_for(listener.accept(), 2)
+        assert bytes(await server.receive()) == b"the last"
+        client.abort()
+        server.abort()
+
+
 @pytest.mark.parametrize("by_default", [False, True], ids=["of the Message", "of the Connection"])
 async def test_a_message_that_must_come_in_order_is_refused_by_udp(by_default: bool) -> None:
     properties = datagrams(msg_ordered=True) if by_default else datagrams()

@@ -101,7 +101,7 @@ def test_a_message_expires_when_its_lifetime_ends_in_the_queue(sends: Sends) -> 
     sends.add(b"timeless", now=10.0)
     assert sends.queue.next_deadline() == 12.0
     assert sends.queue.expire(11.9) == []
-    assert sends.queue.expire(12.0) == [part.token]
+    assert sends.queue.expire(12.0) == [part]
     assert sends.queue.next_deadline() == math.inf
     assert sends.leaving() == [b"timeless"]
 
@@ -121,7 +121,7 @@ def test_every_part_of_an_expired_message_is_reported_and_later_ones_are_known_a
     context = MessageContext(msg_lifetime=1.0)
     first = sends.add(b"1", context, end_of_message=False)
     second = sends.add(b"2", context, end_of_message=False)
-    assert sends.queue.expire(1.0) == [first.token, second.token]
+    assert sends.queue.expire(1.0) == [first, second]
     assert sends.queue.was_given_up(context)
     sends.queue.end_given_up(context)
     assert not sends.queue.was_given_up(context)
@@ -132,7 +132,7 @@ def test_clearing_gives_everything_in_the_order_it_would_have_left(sends: Sends)
     late = sends.add(b"late", msg_priority=200)
     early = sends.add(b"early")
     final = sends.add(b"final", final=True)
-    assert sends.queue.clear() == [early.token, late.token, final.token]
+    assert sends.queue.clear() == [early, late, final]
     assert len(sends.queue) == 0
     assert sends.queue.next() is None
 
@@ -153,15 +153,16 @@ def test_leaving_is_a_stable_sort_by_priority(priorities: list[int]) -> None:
 def test_giving_up_what_never_ends_takes_it_out_if_nothing_of_it_has_left(sends: Sends) -> None:
     begun = sends.add(b"begun", MessageContext(), end_of_message=False)
     sends.add(b"whole")
-    assert sends.queue.give_up_open(as_they_are=False) == [begun.token]
+    assert sends.queue.give_up_open(as_they_are=False) == [begun]
     assert sends.leaving() == [b"whole"]
 
 
 def test_giving_up_what_has_left_in_part_takes_out_what_waits_for_its_end(sends: Sends) -> None:
-    sends.add(b"begun", MessageContext(), end_of_message=False)
+    begun = sends.add(b"begun", MessageContext(), end_of_message=False)
     assert sends.leaving() == [b"begun"]
     whole = sends.add(b"whole")
-    assert sends.queue.give_up_open(as_they_are=False) == [whole.token]
+    part = sends.add(b"more", begun.token.context, end_of_message=False)
+    assert sends.queue.give_up_open(as_they_are=False) == [part, whole]
     assert not sends.queue
     assert not sends.queue.blocked_by_open_message
 
@@ -180,6 +181,6 @@ def test_refused_messages_are_taken_out_with_the_reason(sends: Sends) -> None:
     wrong = sends.add(b"wrong", MessageContext(msg_ordered=True), end_of_message=False)
     sends.add(b"right")
     refused = sends.queue.refuse(lambda properties: "no order" if properties.msg_ordered else None)
-    assert refused == [(wrong.token, "no order")]
+    assert refused == [(wrong, "no order")]
     assert not sends.queue.belongs_to_open_message(wrong.token.context)
     assert sends.leaving() == [b"right"]

@@ -259,6 +259,10 @@ class Association(Attended):
             streams_out=found.outstrms,
         )
 
+    def undelivered(self) -> int:
+        """Bytes that the peer has not acknowledged yet, sent or not."""
+        return 0 if self._over else options.read_undelivered(self._engine.library, self.sock)
+
     def set_heartbeat(self, seconds: float | None) -> None:
         """How often an idle peer is asked whether it is there; None: never."""
         options.set_heartbeat(self._engine.library, self.sock, self.path, seconds)

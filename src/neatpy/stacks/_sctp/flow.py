@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LINGER = 10.0
 """Seconds that ``close`` waits for the peer to acknowledge more of what was sent before it gives up."""
 
+_LOOK = 1.0
+"""Seconds after which ``close`` looks for itself."""
+
 _UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
 _UNBOUND = FlowObserver()
 
@@ -88,6 +91,7 @@ class SctpFlow(Flow):
         "_plain",
         "_properties",
         "_rests",
+        "_silent_since",
         "_streams",
         "_unordered",
         "_unreliable",
@@ -125,6 +129,7 @@ class SctpFlow(Flow):
         self._held_size = 0
         self._linger: asyncio.TimerHandle | None = None
         self._last_backlog = -1
+        self._silent_since = 0.0
         self.use(properties)
 
     def use(self, properties: TransportProperties) -> None:
@@ -180,7 +185,10 @@ class SctpFlow(Flow):
             rest.data = data if type(data) is bytes else bytes(data)
             rest.token = None
             self._held_part = rest
-            return self._rests is None
+            if self._rests is None:
+                return True
+            self._wait(Rest(b"", False, rest.options, token))  # to be told of in turn
+            return False
         if self._rests is None and self._pass(rest):
             return rest.options.context == 0
         self._wait(rest)
@@ -224,6 +232,8 @@ class SctpFlow(Flow):
     def _pass(self, rest: Rest) -> bool:
         """Hand over as much as the association takes; whether that was all."""
         size = len(rest.data)
+        if not size:
+            return True
         taken = self._streams.pass_down(self.stream, rest)
         if taken >= size:
             return True
@@ -374,7 +384,8 @@ class SctpFlow(Flow):
         self.closing = True
         self._flush_held_part()
         self._drop_held()
-        self._linger = self._streams.loop.call_later(LINGER, self._check_linger)
+        self._silent_since = self._streams.loop.time()
+        self._linger = self._streams.loop.call_later(_LOOK, self._check_linger)
         if not self._finishing:
             self._finishing = True
             if self._rests is None:
@@ -390,13 +401,18 @@ class SctpFlow(Flow):
                 self._wait(held)
 
     def _check_linger(self) -> None:
-        backlog = self.backlog()
-        if backlog == self._last_backlog:
+        """Mostly the association tells when the peer has everything. It cannot while it reads nothing since nobody
+        receives from another stream."""
+        backlog, now = self.backlog(), self._streams.loop.time()
+        if not backlog:
+            self._streams.end_flow(self)
+        elif backlog == self._last_backlog and now - self._silent_since >= LINGER:
             self._streams.abandon(self)
             self.ended(ConnectionError("not all of what was sent could be delivered in time", Reason.TIMEOUT))
-            return
-        self._last_backlog = backlog
-        self._linger = self._streams.loop.call_later(LINGER, self._check_linger)
+        else:
+            if backlog != self._last_backlog:
+                self._last_backlog, self._silent_since = backlog, now
+            self._linger = self._streams.loop.call_later(_LOOK, self._check_linger)
 
     def abort(self) -> None:
         if not self.over:
@@ -451,7 +467,7 @@ class SctpFlow(Flow):
 
     def backlog(self) -> int:
         held = 0 if self._held_part is None else len(self._held_part.data)
-        return self.unsent + held + self._streams.unacknowledged()
+        return self.unsent + held + self._streams.undelivered()
 
     @property
     def paths(self) -> Sequence[tuple[Address, Address]]:

@@ -20,6 +20,10 @@ _SILENCE = 0.1
 _LISTENING = 10.0
 """Seconds for which a peer is listened to at most."""
 
+_LOOK = 0.5
+"""Seconds after which we look whether the peer has everything: the association never runs dry of a Message that was
+begun and given up."""
+
 _PARTING = 1.0
 """Seconds that the Flows wait for the handshake of the end, before which the peer sends what it still has."""
 
@@ -36,6 +40,7 @@ class Leaving:
         self._heard_at: float | None = None
         self._until = 0.0
         streams.association.ask_dry()
+        self._timer = streams.loop.call_later(_LOOK, self._look)
 
     def heard(self) -> None:
         """The peer goes on speaking."""
@@ -47,11 +52,15 @@ class Leaving:
         return self._delivered
 
     def dry(self) -> None:
-        """The peer has acknowledged everything."""
+        """The peer had acknowledged everything when this was noted, which may be some time ago."""
+        streams = self._streams
         if self._delivered:
             return
+        if streams.association.undelivered():
+            streams.association.ask_dry()
+            return
         self._delivered = True
-        streams = self._streams
+        self.over()
         if self._heard_at is None:
             streams.association.close()
             self._timer = streams.loop.call_later(_PARTING, streams.end_flows)
@@ -59,6 +68,12 @@ class Leaving:
             self._until = streams.loop.time() + _LISTENING
             streams.end_flows()
             self._listen()
+
+    def _look(self) -> None:
+        streams = self._streams
+        self._timer = streams.loop.call_later(_LOOK, self._look)
+        if not streams.association.undelivered():
+            self.dry()
 
     def _listen(self) -> None:
         streams = self._streams
@@ -71,6 +86,6 @@ class Leaving:
             self._timer = streams.loop.call_later(silence, self._listen)
 
     def over(self) -> None:
-        """The association has ended."""
+        """Wait for nothing any more: the association has ended."""
         if self._timer is not None:
             self._timer.cancel()

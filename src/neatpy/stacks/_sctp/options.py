@@ -178,6 +178,14 @@ def read_status(library: Library, sock: Any, memory: Any) -> Any | None:
     return None if failed else memory
 
 
+def read_undelivered(library: Library, sock: Any) -> int:
+    """Bytes that the peer has not acknowledged, sent or not."""
+    use = library.ffi.new("uint32_t[3]")  # the association, to be sent, received
+    size = library.ffi.new("socklen_t *", library.ffi.sizeof(use))
+    failed = library.c.usrsctp_getsockopt(sock, sctp.IPPROTO_SCTP, sctp.GET_SNDBUF_USE, use, size) < 0
+    return 0 if failed else int(use[1])
+
+
 def pending_error(library: Library, sock: Any) -> int:
     """The error number that the socket's next call would fail with, or 0."""
     number = library.ffi.new("int *")

@@ -245,8 +245,12 @@ class Streams(AssociationObserver):
     def end_flows(self) -> None:
         """The peer has all that was said."""
         for flow in list(self._flows.values()):
-            self._forget(flow)
-            flow.ended(None)
+            self.end_flow(flow)
+
+    def end_flow(self, flow: SctpFlow) -> None:
+        """The peer has all that was said on this one."""
+        self._forget(flow)
+        flow.ended(None)
 
     def abandon(self, flow: SctpFlow) -> None:
         """This Flow is aborted: the association too if it was the last, else its stream is reset."""
@@ -259,9 +263,12 @@ class Streams(AssociationObserver):
                 self._leaving.over()
             self.association.abort()
             self.carrier.close()
-        elif flow.stream not in self._resetting and self._interleaving:
+            return
+        if flow.stream not in self._resetting and self._interleaving:
             self._resetting[flow.stream] = None
             self._reset_later(flow.stream)
+        if all(one.closing for one in self._flows.values()):
+            self._leave()
 
     def hold(self, flow: SctpFlow, size: int, more: int) -> None:
         """This Flow holds so many bytes that nobody receives, ``more`` than before. The streams share one receive
@@ -372,10 +379,9 @@ class Streams(AssociationObserver):
         status = self.association.status() if not self._over else None
         return self.carrier.path.mtu if status is None else status.fragmentation_point
 
-    def unacknowledged(self) -> int:
-        """How much is on its way, in packets: any measure of progress will do."""
-        status = None if self._over else self.association.status()
-        return 0 if status is None else status.unacknowledged
+    def undelivered(self) -> int:
+        """Bytes that the association has and the peer has not acknowledged."""
+        return 0 if self._over else self.association.undelivered()
 
     def statistics(self) -> dict[str, float]:
         """What the association measures; ``rtt`` comes in whole milliseconds."""
