@@ -1,7 +1,7 @@
 """The data path of one Connection: Messages down to its Flow and up from it.
 
 Sends go straight to the Flow when nothing stands in the way (the hot path, kept short) and through the
-:class:`~neatpy.sending.SendQueue` otherwise: before Ready, while the Flow is blocked, inside a batch, behind a
+:class:`~neatpy.send_queue.SendQueue` otherwise: before Ready, while the Flow is blocked, inside a batch, behind a
 partial send. What arrives goes to the :class:`~neatpy.receiving.ReceiveQueue`. The room knows neither protocols nor
 the life of the Connection, which it tells of ends through its ``owner``.
 """

@@ -304,7 +304,9 @@ class FramedFlow(FramedSending):
             self.fail(error or EstablishmentError("the peer closed the connection", Reason.CONNECTION_CLOSED))
             return
         if not self._closing:
-            self._drain()  # what arrived whole is not lost
+            self._drain()  # what arrived whole is not lost, and waits above, however much that is
+            while self.blocked and not self.over:
+                self._drain()
             if self.over:
                 return
         self._end()

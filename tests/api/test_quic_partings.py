@@ -4,18 +4,17 @@ its Final, a network that has fallen silent."""
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import neatpy
-from api.loopback import BOTH_LOOPS, HOST, port_of, until
+from api.another_process import program
+from api.loopback import BOTH_LOOPS, HOST, length_framed, port_of, until
 from api.quic_loopback import (
     IDENTITY,
     TIME,
@@ -47,8 +46,6 @@ pytest.importorskip("aioquic")
 __all__ = ["everything_is_given_back"]
 pytestmark = [BOTH_LOOPS, pytest.mark.usefixtures("everything_is_given_back")]
 
-PATHS = (str(Path(__file__).parent.parent), str(Path(neatpy.__file__).parent.parent))
-
 SOON = 2.0
 """Seconds in which everything here ends; waiting for a peer that is not there takes ten at least."""
 
@@ -59,34 +56,6 @@ def identity(tmp_path: Path) -> Path:
     (tmp_path / "chain").write_bytes(IDENTITY.certificate_chain)
     (tmp_path / "key").write_bytes(IDENTITY.private_key)
     return tmp_path
-
-
-@asynccontextmanager
-async def program(
-    main: Callable[..., Coroutine[Any, Any, None]], *arguments: object
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Another process with the same kind of loop, which complains of nothing."""
-    loop = "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
-    call = f"{main.__name__}({', '.join(map(repr, map(str, arguments)))})"
-    process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-c",
-            f"import {loop}; from {main.__module__} import {main.__name__}; {loop}.run({call})",
-        ),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-        assert process.stderr is not None
-        complaints = await asyncio.wait_for(process.stderr.read(), TIME)
-        assert not complaints, complaints.decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 async def answer(identity: str, then: str) -> None:
@@ -100,9 +69,9 @@ async def answer(identity: str, then: str) -> None:
     await connection.send((await connection.receive(min_incomplete_length=1)).data)
     if then == "close":
         await connection.close()
-        await listener.stop()
     elif then == "stay":
         await asyncio.Event().wait()
+    await listener.stop()
 
 
 async def ask(identity: str, port: str) -> None:
@@ -230,3 +199,17 @@ async def test_what_a_paused_stream_holds_is_there_after_the_peer_has_aborted() 
         with pytest.raises(ReceiveError) as caught:
             await server.receive()
         assert caught.value.reason is Reason.CONNECTION_ABORTED
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_framed_messages_that_came_before_the_end_are_not_lost(end: str) -> None:
+    async with pair(framers=length_framed()) as (client, server):
+        await asyncio.gather(*(client.send(bytes(50_000)) for _ in range(16)))
+        await until(lambda: not client._path.flow.backlog())  # type: ignore[union-attr]
+        getattr(client, end)()
+        got = 0
+        with contextlib.suppress(ReceiveError):
+            while True:
+                assert len(await asyncio.wait_for(server.receive(), TIME)) == 50_000
+                got += 1
+        assert got == 16

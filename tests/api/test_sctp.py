@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,9 +15,7 @@ from neatpy import (
     ConnectionError,
     ConnectionState,
     Expired,
-    Listener,
     LocalEndpoint,
-    Message,
     MessageContext,
     MessageFramer,
     Preconnection,
@@ -39,7 +36,8 @@ from neatpy.stacks._sctp.library import obstacle
 from neatpy.stacks._sctp.streams import HELD_BY_ONE
 from neatpy.stacks._sharing import UNREAD_BY_ALL, read_ahead
 
-from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, until, until_still
+from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, port_of, until, until_still
+from .sctp_loopback import going_to, listening, next_peer, pair, ready, receive
 
 pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
 
@@ -48,47 +46,6 @@ pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(
 async def _everything_is_given_back() -> AsyncIterator[None]:
     yield
     await until(lambda: ENGINE.counts() == (0, 0))
-
-
-def messages(**properties: Any) -> TransportProperties:
-    wanted = TransportProperties.reliable_message()
-    for name, value in properties.items():
-        wanted.set(name, value)
-    return wanted
-
-
-@contextlib.asynccontextmanager
-async def listening(**properties: Any) -> AsyncIterator[Listener]:
-    here = LocalEndpoint(0, address=HOST, protocol="sctp")
-    async with Preconnection(
-        local=here, properties=messages(**properties), security=PLAIN
-    ).listen() as listener:
-        yield listener
-
-
-def going_to(listener: Listener, **properties: Any) -> Preconnection:
-    there = RemoteEndpoint(HOST, listener.local_endpoints[0].port, protocol="sctp")
-    return Preconnection(remote=there, properties=messages(**properties), security=PLAIN)
-
-
-@contextlib.asynccontextmanager
-async def pair(**properties: Any) -> AsyncIterator[tuple[Connection, Connection]]:
-    async with listening() as listener:
-        client = await asyncio.wait_for(_ready(going_to(listener, **properties).initiate()), 5)
-        server = await asyncio.wait_for(listener.accept(), 5)
-        try:
-            yield client, server
-        finally:
-            client.abort_group()
-            server.abort_group()
-
-
-async def _ready(connection: Connection) -> Connection:
-    return await connection
-
-
-async def receive(connection: Connection) -> Message:
-    return await asyncio.wait_for(connection.receive(), 10)
 
 
 async def test_messages_of_any_size_keep_their_boundaries() -> None:
@@ -112,42 +69,6 @@ async def test_many_messages_both_ways_arrive_in_order() -> None:
             assert bytes(await receive(client)) == b"-%d" % number
 
 
-async def test_close_delivers_everything_and_both_sides_are_closed() -> None:
-    async with pair() as (client, server):
-        closed: list[Connection] = []
-        server.on_closed = closed.append
-        for _ in range(50):
-            client.send(b"x" * 20_000)
-        await asyncio.wait_for(client.close(), 10)
-        got = [bytes(message) async for message in server]
-        assert got == [b"x" * 20_000] * 50
-        await until(lambda: closed == [server])
-
-
-async def test_close_while_the_peer_is_still_sending_is_quick_and_resets_nobody() -> None:
-    async with pair() as (client, server):
-        ended: list[object] = []
-        server.on_closed = ended.append
-        server.on_connection_error = lambda _, error: ended.append(error)
-        sent = [server.send(bytes(MIB)) for _ in range(5)]
-        await until(lambda: client.statistics["bytes_received"])
-        client.send(b"bye")
-        await asyncio.wait_for(client.close(), 2)
-        assert bytes(await receive(server)) == b"bye"
-        await asyncio.wait_for(asyncio.gather(*sent), 5)
-        await until(lambda: ended)
-        assert ended == [server], "whoever is listened to until the end ends well"
-
-
-async def test_close_is_quick_when_a_peer_never_ends_what_it_began() -> None:
-    async with pair() as (client, server):
-        server.send(b"never ended", MessageContext(), end_of_message=False)
-        server.send(b"x" * MIB, MessageContext(), end_of_message=False)
-        client.send(b"bye")
-        await asyncio.wait_for(client.close(), 2)
-        assert bytes(await receive(server)) == b"bye"
-
-
 async def test_each_part_is_answered_while_the_association_is_full() -> None:
     async with pair() as (client, server):
         context = MessageContext()
@@ -159,73 +80,11 @@ async def test_each_part_is_answered_while_the_association_is_full() -> None:
         assert await asyncio.wait_for(asyncio.gather(*sent), 2) == [context] * 3
 
 
-async def test_close_mixes_nothing_into_a_message_that_never_ended() -> None:
-    async with pair() as (client, server):
-        context = MessageContext()
-        client.send(bytes(12 * MIB), context, end_of_message=False)
-        client.send(b"B", context, end_of_message=False)
-        waiting = [client.send(b"C", context, end_of_message=False), client.send(b"whole")]
-        closing = client.close()
-        received = [bytes(message) async for message in server]
-        assert b"".join(received) == bytes(12 * MIB) + b"B"
-        await asyncio.wait_for(closing, 5)
-        for refused in waiting:
-            with pytest.raises(SendError, match="had ended"):
-                await refused
-
-
-async def test_closing_one_of_two_goes_on_when_the_other_is_aborted() -> None:
-    async with pair() as (client, server):
-        clone = await _ready(client.clone())
-        await clone.send(b"x")
-        peer = await _next_peer(server)
-        assert bytes(await receive(peer)) == b"x"
-        client.send(bytes(3 * MIB))
-        unsent = [clone.send(bytes(MIB)) for _ in range(300)]
-        closing = [client.close(), clone.close()]
-        reading = [asyncio.create_task(_read(one)) for one in (server, peer)]
-        await until(lambda: not client._path.flow.unsent)  # type: ignore[union-attr]
-        assert not unsent[-1].done()
-        clone.abort()
-        await asyncio.wait_for(closing[0], 5)
-        assert server.statistics["bytes_received"] == 3 * MIB
-        for task in reading:
-            task.cancel()
-
-
-async def _read(connection: Connection) -> None:
-    async for _ in connection:
-        pass
-
-
-async def test_close_does_not_wait_for_news_behind_what_another_stream_is_not_received_from() -> None:
-    async with pair() as (client, server):
-        clone = await _ready(client.clone())
-        await clone.send(b"x")
-        for _ in range(12):
-            server.send(bytes(MIB))
-        await until(lambda: _streams_of(client).association._paused)
-        await asyncio.wait_for(clone.close(), 5)
-
-
-def _streams_of(connection: Connection) -> Any:
-    return connection._path.flow._streams  # type: ignore[union-attr]
-
-
-async def test_an_abort_is_seen_as_an_abort() -> None:
-    async with pair() as (client, server):
-        waiting = server.receive()
-        client.abort()
-        with pytest.raises(ReceiveError) as caught:
-            await asyncio.wait_for(waiting, 5)
-        assert caught.value.reason is Reason.CONNECTION_ABORTED
-
-
 async def test_clones_are_streams_and_their_numbers_are_used_again() -> None:
     async with pair() as (client, server):
         opened: list[Connection] = []
         for _ in range(3):
-            clone = await asyncio.wait_for(_ready(client.clone()), 5)
+            clone = await asyncio.wait_for(ready(client.clone()), 5)
             assert clone.local_endpoint == client.local_endpoint
             await clone.send(b"hello")
             await until(lambda: len(server.grouped_connections) == 2)
@@ -252,18 +111,13 @@ async def test_a_clone_has_the_framer_that_was_given_and_it_sees_the_clone() -> 
             super().start(connection, handle)
 
     async with pair() as (client, server):
-        clone = await asyncio.wait_for(_ready(client.clone(Seeing())), 5)
+        clone = await asyncio.wait_for(ready(client.clone(Seeing())), 5)
         assert seen == [clone]
         clone.send(b"framed")
-        other = await asyncio.wait_for(_ready(clone.clone()), 5)
+        other = await asyncio.wait_for(ready(clone.clone()), 5)
         assert seen == [clone, other]
-        clones_peer = await _next_peer(server)
+        clones_peer = await next_peer(server)
         assert bytes(await receive(clones_peer)) == b"\0\0\0\x06framed"
-
-
-async def _next_peer(server: Connection) -> Connection:
-    await until(lambda: len(server.grouped_connections) > 1)
-    return next(iter(server.grouped_connections - {server}))
 
 
 async def test_three_hundred_clones_are_all_answered() -> None:
@@ -274,7 +128,7 @@ async def test_three_hundred_clones_are_all_answered() -> None:
                 await connection.send(message.data)
 
         serving = asyncio.ensure_future(listener.serve(echo, grace=0))
-        client = await going_to(listener).initiate()
+        client = await going_to(port_of(listener)).initiate()
         clones = [client.clone() for _ in range(300)]
         for number, clone in enumerate(clones):
             clone.send(b"%d" % number)
@@ -354,9 +208,9 @@ async def test_a_peer_that_does_not_receive_slows_the_sender_down() -> None:
 
 async def test_what_many_streams_hold_that_nobody_receives_from_is_bounded() -> None:
     async with listening() as listener:
-        client = await _ready(going_to(listener).initiate())
+        client = await ready(going_to(port_of(listener)).initiate())
         server = await listener.accept()
-        clones = [await _ready(client.clone()) for _ in range(30)]
+        clones = [await ready(client.clone()) for _ in range(30)]
         for clone in clones:
             clone.send(b"x")
         peers = [await asyncio.wait_for(listener.accept(), 5) for _ in clones]
@@ -485,8 +339,8 @@ async def test_a_connection_has_one_path_and_says_why() -> None:
 
 async def test_many_large_messages_at_once_on_many_streams_all_arrive() -> None:
     async with listening() as listener:
-        client = await asyncio.wait_for(_ready(going_to(listener).initiate()), 5)
-        clones = await asyncio.gather(*(_ready(client.clone()) for _ in range(150)))
+        client = await asyncio.wait_for(ready(going_to(port_of(listener)).initiate()), 5)
+        clones = await asyncio.gather(*(ready(client.clone()) for _ in range(150)))
         for number, clone in enumerate(clones):
             clone.send(number.to_bytes(2, "big") * 100_000)
         first = await asyncio.wait_for(listener.accept(), 5)

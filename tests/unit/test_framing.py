@@ -371,14 +371,25 @@ async def test_a_pause_in_a_burst_stops_at_once_and_resuming_loses_nothing(frame
     assert lower.calls[-1] == "resume"
 
 
-async def test_what_arrived_whole_is_delivered_before_the_connection_breaks() -> None:
+@pytest.mark.parametrize("stacked", [False, True], ids=["one", "stacked"])
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "still pauses"])
+async def test_what_arrived_whole_is_delivered_before_the_connection_breaks(
+    goes_on: bool, stacked: bool
+) -> None:
+    messages = [b"a", b"b", b"c"]
+    frames = [prefixed(message) for message in messages]
     lower, _, above = framed(LengthPrefixFramer())
+    if stacked:
+        lower, _, above = framed(DelimiterFramer(b"|"), LengthPrefixFramer())
+        frames = [frame + b"|" for frame in frames]
     above.pause_after = 1
-    lower.observer.received(prefixed(b"a", b"b"), None, False)
-    above.pause_after = None
+    lower.observer.received(b"".join(frames), None, False)
+    assert above.messages == messages[:1]
+    if goes_on:
+        above.pause_after = None
     error = ConnectionError("reset", Reason.CONNECTION_ABORTED)
     lower.observer.closed(error)
-    assert above.messages == [b"a", b"b"]
+    assert above.messages == messages
     assert above.events == [("closed", error)]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from neatpy.enumerations import Preference
 from neatpy.errors import ConnectionError, EstablishmentError, PropertyError, Reason
 from neatpy.security import TrustVerification
+from neatpy.stacks._farewell import farewells
 from neatpy.stacks._quic.carried import ABORTED, NO_ERROR, UNBOUND, CarriedFlow
 from neatpy.stacks._quic.carrying import HANDSHAKE, HELD, OPEN, OVER, Carrier
 from neatpy.stacks._quic.endings import (
@@ -25,7 +26,6 @@ from neatpy.stacks._quic.endings import (
     error_of,
     establishment_error,
 )
-from neatpy.stacks._quic.farewell import farewells
 from neatpy.stacks._quic.flow import QuicFlow, sibling_flow
 from neatpy.stacks._quic.patience import Patience
 from neatpy.stacks._quic.settings import IDLE_TIMEOUT, most_streams

@@ -124,6 +124,7 @@ class UdpCarrier(Carrier, DatagramObserver):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._failed = _ignore
             self.path.close()
             self._socket.close()
             ENGINE.release()
@@ -252,6 +253,10 @@ def prepare_shared(sock: socket.socket) -> None:
 def wants_soft_errors(properties: TransportProperties) -> bool:
     """Whether ICMP errors of an established association are to be reported."""
     return wants_errors(properties)
+
+
+def _ignore(error: OSError) -> None:
+    """What fails now concerns nobody."""
 
 
 def _enlarge_buffers(sock: socket.socket) -> None:

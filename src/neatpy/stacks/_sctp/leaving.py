@@ -2,7 +2,8 @@
 
 A Flow is Closed when the peer has acknowledged all that we said. SCTP has no half-closed state: after a SHUTDOWN the
 peer can begin nothing more, and one that is in the midst of a long Message, of which its SCTP has only a part yet, has
-to abort. So a peer that is still speaking is listened to until it falls silent, for a bounded time.
+to abort. So a peer that is still speaking is listened to until it falls silent, for a bounded time: one that is heard
+after we have closed, or within a round trip if it had just said more than an answer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 _SILENCE = 0.1
 """Seconds, or two round trips if that is more, after which a peer that says nothing has ended."""
 
+_PAUSE = 0.02
+"""Seconds, or a round trip if that is more, in which a peer that has just said more than an answer may go on."""
+
 _LISTENING = 10.0
 """Seconds for which a peer is listened to at most."""
 
@@ -29,15 +33,19 @@ _PARTING = 1.0
 
 
 class Leaving:
-    """The end of one association. ``begin`` may be called again."""
+    """The end of one association, which begins at once."""
 
-    __slots__ = ("_delivered", "_heard_at", "_streams", "_timer", "_until")
+    __slots__ = ("_delivered", "_doubtful", "_heard_at", "_streams", "_timer", "_until", "polite")
+
+    polite: bool
+    """Nothing but the handshake of the end is awaited, which the peer is trusted to end by itself."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._timer: asyncio.TimerHandle | None = None
-        self._delivered = False
+        self._delivered = self.polite = False
         self._heard_at: float | None = None
+        self._doubtful = streams.unasked > 1 and streams.loop.time() - streams.heard_at < self._silence
         self._until = 0.0
         streams.association.ask_dry()
         self._timer = streams.loop.call_later(_LOOK, self._look)
@@ -61,13 +69,27 @@ class Leaving:
             return
         self._delivered = True
         self.over()
+        if self._doubtful and self._heard_at is None:
+            self._timer = streams.loop.call_later(max(_PAUSE, self._round_trip), self._part)
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        streams = self._streams
+        self._doubtful = False
         if self._heard_at is None:
+            self.polite = True
             streams.association.close()
-            self._timer = streams.loop.call_later(_PARTING, streams.end_flows)
+            self._timer = streams.loop.call_later(_PARTING, self._part_anyway)
         else:
             self._until = streams.loop.time() + _LISTENING
             streams.end_flows()
             self._listen()
+
+    def _part_anyway(self) -> None:
+        """The peer has something to say that it cannot end."""
+        self.polite = False
+        self._streams.end_flows()
 
     def _look(self) -> None:
         streams = self._streams
@@ -77,13 +99,19 @@ class Leaving:
 
     def _listen(self) -> None:
         streams = self._streams
-        now = streams.loop.time()
-        silence = max(_SILENCE, 2 * streams.statistics().get("rtt", 0.0))
         assert self._heard_at is not None
-        if now >= min(self._heard_at + silence, self._until):
+        if streams.loop.time() >= min(self._heard_at + self._silence, self._until):
             streams.association.close()
         else:
-            self._timer = streams.loop.call_later(silence, self._listen)
+            self._timer = streams.loop.call_later(self._silence, self._listen)
+
+    @property
+    def _round_trip(self) -> float:
+        return self._streams.statistics().get("rtt", 0.0)
+
+    @property
+    def _silence(self) -> float:
+        return max(_SILENCE, 2 * self._round_trip)
 
     def over(self) -> None:
         """Wait for nothing any more: the association has ended."""

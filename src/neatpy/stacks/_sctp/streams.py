@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.enumerations import Scheduler
 from neatpy.errors import CloneError, ConnectionError, Reason
+from neatpy.stacks._farewell import farewells
 from neatpy.stacks._sctp import options
 from neatpy.stacks._sctp.flow import Rest, SctpFlow, is_bound, unbound
 from neatpy.stacks._sctp.leaving import Leaving
@@ -56,11 +57,14 @@ SCHEDULERS: Mapping[Scheduler, options.Scheduler] = MappingProxyType(
 stream for all that its message still holds with every fragment, and so starves whoever has most to send: round robin is
 fairer. It has no weighted fair queueing, for which fair capacity or, with unequal priorities, priority stands in."""
 
+_NOBODY = AssociationObserver()
+
 
 class Streams(AssociationObserver):
     """Everything on one association."""
 
     __slots__ = (
+        "__weakref__",
         "_asked_for_streams",
         "_dry_asked",
         "_enough",
@@ -83,12 +87,18 @@ class Streams(AssociationObserver):
         "_writers",
         "association",
         "carrier",
+        "heard_at",
         "loop",
         "properties",
         "stack",
+        "unasked",
     )
 
     association: Association
+    heard_at: float
+    """The loop's time of the latest data."""
+    unasked: int
+    """How many pieces of data have come since we last said something; the peer's first word is one too many."""
 
     def __init__(
         self,
@@ -122,6 +132,8 @@ class Streams(AssociationObserver):
         self._reset_under_way = self._asked_for_streams = False
         self._streams_out = 0
         self._scheduler: options.Scheduler | None = None
+        self.heard_at = 0.0
+        self.unasked = 1
 
     def first(self, observer: FlowObserver) -> SctpFlow:
         """The Flow on stream 0."""
@@ -142,6 +154,7 @@ class Streams(AssociationObserver):
         options = rest.options
         if self._over:
             return 0
+        self.unasked = 0
         if stream >= self._streams_out:
             self._ask_for_streams(stream)
             return 0
@@ -163,6 +176,7 @@ class Streams(AssociationObserver):
         """Like ``pass_down`` of a whole Message without properties."""
         if self._over:
             return 0
+        self.unasked = 0
         if stream >= self._streams_out:
             self._ask_for_streams(stream)
             return 0
@@ -258,17 +272,33 @@ class Streams(AssociationObserver):
         if self._over:
             return
         if not any(not one.over for one in self._flows.values()):
-            self._over = True
-            if self._leaving is not None:
-                self._leaving.over()
-            self.association.abort()
-            self.carrier.close()
+            self._abort()
             return
         if flow.stream not in self._resetting and self._interleaving:
             self._resetting[flow.stream] = None
             self._reset_later(flow.stream)
         if all(one.closing for one in self._flows.values()):
             self._leave()
+
+    def say_goodbye(self) -> None:
+        """The loop ends, and with it all that was not closed. Who only waits for the peer's goodbye says no more."""
+        if self._leaving is None or not self._leaving.polite:
+            self._abort()
+        else:
+            self.carrier.linger()
+
+    def _abort(self) -> None:
+        self._end()
+        self.association.abort()
+        self.carrier.close()
+
+    def _end(self) -> None:
+        """The association is over; what held each other lets go."""
+        self._over = True
+        self.association.observer = _NOBODY
+        farewells.discard(self.loop, self)
+        if self._leaving is not None:
+            self._leaving.over()
 
     def hold(self, flow: SctpFlow, size: int, more: int) -> None:
         """This Flow holds so many bytes that nobody receives, ``more`` than before. The streams share one receive
@@ -404,10 +434,13 @@ class Streams(AssociationObserver):
         self._interleaving = interleaving
         established, self._established = self._established, None
         if established is not None:
+            farewells.add(self.loop, self)
             established(None)
             self._use_scheduler()
 
     def data(self, stream: int, payload: bytes, unordered: bool, ppid: int, complete: bool) -> None:
+        self.heard_at = self.loop.time()
+        self.unasked += 1
         if self._leaving is not None:
             self._leaving.heard()
             return
@@ -518,7 +551,7 @@ class Streams(AssociationObserver):
 
     def closed(self, error: OSError | None, reason: bytes) -> None:
         established, self._established = self._established, None
-        self._over = True
+        self._end()
         for _, _, timer in self._watched.values():
             timer.cancel()
         self._watched.clear()
@@ -528,10 +561,9 @@ class Streams(AssociationObserver):
         self._opening.clear()
         flows, self._flows = list(self._flows.values()), {}
         self._resetting.clear()
-        if self._leaving is not None:
-            self._leaving.over()
-            if self._leaving.delivered:
-                error = None
+        if self._leaving is not None and self._leaving.delivered:
+            error = None
+        self._leaving = None
         if error is None:
             self.carrier.linger()  # the peer may have missed the last packet
         else:

@@ -1,4 +1,4 @@
-"""Goodbye to the peers of a loop that ends: the kernel, which does that for TCP, knows nothing of QUIC connections.
+"""Goodbye to the peers of a loop that ends: the kernel, which does that for TCP, knows nothing of what runs over UDP.
 
 asyncio closes the asynchronous generators of a loop that ends, however it was run. One of these waits here for it.
 """
