@@ -171,6 +171,8 @@ class DataPath(ReceiveQueue, FlowObserver):
         if self.flow is not None:
             self.read_ahead()
             self._review_defaults(self.flow)
+        if self._waiters and self._arrived:
+            self._loop.call_soon(self.wake)  # what is there may do under a lower limit
 
     def bind(self, flow: Flow) -> None:
         """The Connection is established: what waits goes out over this Flow."""

@@ -19,6 +19,7 @@ from api.loopback import (
     going_to,
     length_framed,
     listening_on,
+    pair,
     port_of,
     resident,
     to_plain_peer,
@@ -146,6 +147,15 @@ async def test_a_receive_limit_that_is_set_before_ready_holds() -> None:
         assert not sent[-1].done()
         client.abort()
         server.abort()
+
+
+async def test_a_receive_limit_below_what_is_there_answers_who_waits_for_more() -> None:
+    async with pair() as (client, server):
+        server.send(bytes(500_000))
+        waiting = client.receive(min_incomplete_length=MIB)
+        await until(lambda: client.statistics["bytes_received"] == 500_000)
+        client.set_property("_neatpy.receive_limit", 100_000)
+        assert len(await asyncio.wait_for(waiting, 2)) == 100_000
 
 
 async def test_reading_goes_on_at_half_of_the_limit() -> None:

@@ -171,6 +171,59 @@ async def test_framed_messages_that_came_before_the_end_are_not_lost(size: int) 
         assert [len(message) async for message in server] == [size] * count
 
 
+# Aborting one of several
+
+
+async def test_an_abort_amid_a_long_message_is_heard_and_frees_its_stream() -> None:
+    async with pair() as (client, server):
+        clone = await ready(client.clone())
+        clone.send(bytes(12 * MIB))
+        clone.send(b"never")
+        peer = await next_peer(server)
+        clone.abort()
+        assert sum([len(message) async for message in peer]) == 12 * MIB
+        peer.close()
+        await until(lambda: not streams_of(client)._resetting and len(server.grouped_connections) == 1)
+        again = await ready(client.clone())
+        again.send(b"on the same stream")
+        assert bytes(await receive(await next_peer(server))) == b"on the same stream"
+        assert streams_of(client)._flows.keys() == {0, 2}
+
+
+async def test_an_abort_amid_a_message_without_an_end_hinders_nobody() -> None:
+    async with pair() as (client, server):
+        endless, other = await ready(client.clone()), await ready(client.clone())
+        context = MessageContext()
+        endless.send(bytes(12 * MIB), context, end_of_message=False)
+        endless.send(b"more", context, end_of_message=False)
+        flooded = asyncio.create_task(read_all(await next_peer(server)))
+        endless.abort()
+        other.send(b"and then", final=True)
+        await until(lambda: len(server.grouped_connections) == 3)
+        (peer,) = (one for one in server.grouped_connections if one._path.flow.stream == 4)  # type: ignore[union-attr]
+        assert bytes(await receive(peer)) == b"and then"
+        await until(lambda: streams_of(client)._resetting == {2: None, 4: None})
+        assert not streams_of(client)._reset_under_way
+        assert not flooded.done()
+        flooded.cancel()
+
+
+async def test_closing_waits_for_the_message_amid_which_another_was_aborted() -> None:
+    async with pair() as (client, server):
+        clone = await ready(client.clone())
+        clone.send(bytes(12 * MIB))
+        peer = await next_peer(server)
+        ends = told_of(server)
+        clone.abort()
+        client.send(b"bye")
+        closing = client.close()
+        assert bytes(await receive(server)) == b"bye"
+        assert sum([len(message) async for message in peer]) == 12 * MIB
+        await asyncio.wait_for(closing, 5)
+        await until(lambda: ends)
+        assert ends == [server]
+
+
 # Loops that end
 
 

@@ -209,6 +209,10 @@ class Association(Attended):
         Raises OSError."""
         options.set_stream_value(self._engine.library, self.sock, stream, value)
 
+    def amid(self, stream: int) -> bool:
+        """Whether a message was begun on this stream and not ended."""
+        return stream in self._open
+
     # Receiving
 
     def pause(self) -> None:

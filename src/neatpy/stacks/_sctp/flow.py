@@ -264,6 +264,9 @@ class SctpFlow(Flow):
                 if self.over:
                     return True
         self._rests = None
+        if self.over:
+            self._streams.given_up(self)
+            return True
         self.writable = not self._finishing
         if self._finishing and self._held_part is None:
             self._streams.end_stream(self)
@@ -417,8 +420,20 @@ class SctpFlow(Flow):
     def abort(self) -> None:
         if not self.over:
             self.observer = _UNBOUND
+            begun = self._rest_of_message()
             self._end()
+            self._rests = begun
             self._streams.abandon(self)
+
+    def _rest_of_message(self) -> deque[Rest] | None:
+        """The rest of the Message that is the first to wait, if it has an end."""
+        rests: deque[Rest] = deque()
+        for rest in self._rests or ():
+            rest.token = None
+            rests.append(rest)
+            if rest.end_of_message:
+                return rests
+        return None
 
     def ended(self, error: TransportServicesError | None) -> None:
         """Report Closed, or what broke."""

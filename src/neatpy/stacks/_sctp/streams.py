@@ -253,7 +253,8 @@ class Streams(AssociationObserver):
 
     def _leave(self) -> None:
         """Nobody speaks here any more; once the association has taken all that was said, it is to end."""
-        if self._leaving is None and not self._over and not any(one.unsent for one in self._flows.values()):
+        unsent = any(one.unsent for one in (*self._flows.values(), *self._writers))
+        if self._leaving is None and not self._over and not unsent:
             self._leaving = Leaving(self)
 
     def end_flows(self) -> None:
@@ -276,7 +277,19 @@ class Streams(AssociationObserver):
             return
         if flow.stream not in self._resetting and self._interleaving:
             self._resetting[flow.stream] = None
-            self._reset_later(flow.stream)
+            if not self.association.amid(flow.stream):
+                self._reset_later(flow.stream)
+            elif flow.unsent:
+                self._writers[flow] = None
+            # else it ends with the association: usrsctp resets no stream, nor any other, before its Message ends
+        self._leave_if_closing()
+
+    def given_up(self, flow: SctpFlow) -> None:
+        """The Message that an aborted Flow had begun has ended."""
+        self._reset_later(flow.stream)
+        self._leave_if_closing()
+
+    def _leave_if_closing(self) -> None:
         if all(one.closing for one in self._flows.values()):
             self._leave()
 
@@ -525,7 +538,7 @@ class Streams(AssociationObserver):
     def writable(self) -> None:
         for flow in self._in_turn():
             del self._writers[flow]
-            if flow.over:
+            if flow.over and not flow.unsent:
                 continue
             if not flow.write_on():
                 self._writers[flow] = None
