@@ -9,17 +9,17 @@ peer's streams are then taken for one, and clones become associations of their o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from neatpy.enumerations import Scheduler
 from neatpy.errors import CloneError, ConnectionError, Reason
 from neatpy.stacks._farewell import farewells
 from neatpy.stacks._sctp import options
 from neatpy.stacks._sctp.flow import Rest, SctpFlow, is_bound, unbound
 from neatpy.stacks._sctp.leaving import Leaving
+from neatpy.stacks._sctp.lifetimes import Lifetimes
 from neatpy.stacks._sctp.observer import AssociationObserver
+from neatpy.stacks._sctp.order import in_turn, scheduler_for
+from neatpy.stacks._sctp.supply import Supply
 from neatpy.stacks._sharing import UNREAD_BY_ALL
 from neatpy.stacks.contract import Flow, FlowObserver
 
@@ -31,31 +31,9 @@ if TYPE_CHECKING:
     from neatpy.stacks._sctp.carriers import Carrier
     from neatpy.stacks.contract import Stack
 
-MOST_STREAMS = 4096
-"""Streams that an association has at most in each direction."""
-
-MOST_BEGUN = 4
-"""Messages that are under way in parts while others, no more urgent, wait to begin."""
-
 HELD_BY_ONE = 4 * 1024 * 1024
 """Bytes that one stream holds before the association stops reading: all streams share one receive window, so that one
 that is not received from may stop the others, but only after this."""
-
-_WATCHED_LONGER = 2.0
-"""Seconds after the end of its lifetime at which a Message counts as sent if nothing was heard of it."""
-
-SCHEDULERS: Mapping[Scheduler, options.Scheduler] = MappingProxyType(
-    {
-        Scheduler.FIRST_COME_FIRST_SERVED: options.Scheduler.FIRST_COME,
-        Scheduler.ROUND_ROBIN: options.Scheduler.ROUND_ROBIN,
-        Scheduler.ROUND_ROBIN_PACKET: options.Scheduler.ROUND_ROBIN_PACKET,
-        Scheduler.PRIORITY: options.Scheduler.PRIORITY,
-        Scheduler.FAIR_CAPACITY: options.Scheduler.ROUND_ROBIN,
-    }
-)
-"""What usrsctp has, of which round robin goes by fragments where there is interleaving. Its fair bandwidth charges a
-stream for all that its message still holds with every fragment, and so starves whoever has most to send: round robin is
-fairer. It has no weighted fair queueing, for which fair capacity or, with unequal priorities, priority stands in."""
 
 _NOBODY = AssociationObserver()
 
@@ -65,8 +43,6 @@ class Streams(AssociationObserver):
 
     __slots__ = (
         "__weakref__",
-        "_asked_for_streams",
-        "_dry_asked",
         "_enough",
         "_established",
         "_flows",
@@ -74,16 +50,14 @@ class Streams(AssociationObserver):
         "_initiator",
         "_interleaving",
         "_leaving",
-        "_opening",
+        "_lifetimes",
         "_over",
         "_reset_under_way",
         "_resetting",
         "_scheduler",
         "_stalled",
-        "_streams_out",
+        "_supply",
         "_to_reset",
-        "_watched",
-        "_watched_number",
         "_writers",
         "association",
         "carrier",
@@ -124,13 +98,10 @@ class Streams(AssociationObserver):
         self._leaving: Leaving | None = None
         self._held = 0
         self._enough = False
-        self._watched: dict[int, tuple[SctpFlow, object, asyncio.TimerHandle]] = {}
-        self._watched_number = 0
-        self._opening: list[asyncio.Future[None]] = []
+        self._lifetimes = Lifetimes(loop)
+        self._supply = Supply(loop)
         self._to_reset: list[int] = []
-        self._interleaving = self._over = self._dry_asked = False
-        self._reset_under_way = self._asked_for_streams = False
-        self._streams_out = 0
+        self._interleaving = self._over = self._reset_under_way = False
         self._scheduler: options.Scheduler | None = None
         self.heard_at = 0.0
         self.unasked = 1
@@ -155,8 +126,8 @@ class Streams(AssociationObserver):
         if self._over:
             return 0
         self.unasked = 0
-        if stream >= self._streams_out:
-            self._ask_for_streams(stream)
+        if stream >= self._supply.count:
+            self._supply.ask(stream)
             return 0
         try:
             return self.association.send(
@@ -177,8 +148,8 @@ class Streams(AssociationObserver):
         if self._over:
             return 0
         self.unasked = 0
-        if stream >= self._streams_out:
-            self._ask_for_streams(stream)
+        if stream >= self._supply.count:
+            self._supply.ask(stream)
             return 0
         try:
             return self.association.send_whole(stream, data)
@@ -191,23 +162,14 @@ class Streams(AssociationObserver):
 
     def watch(self, flow: SctpFlow, token: object, lifetime: float) -> int:
         """A number by which the association tells of a Message that it gives up."""
-        self._watched_number = number = self._watched_number % 0xFFFFFFFF + 1
-        timer = self.loop.call_later(lifetime + _WATCHED_LONGER, self._settle, number)
-        self._watched[number] = (flow, token, timer)
-        if not self._dry_asked:
-            self._dry_asked = True
+        if not self._lifetimes.asked:
+            self._lifetimes.asked = True
             self.loop.call_soon(self._ask_dry)
-        return number
+        return self._lifetimes.watch(flow, token, lifetime)
 
     def _ask_dry(self) -> None:
         if not self._over:
             self.association.ask_dry()
-
-    def _settle(self, number: int) -> None:
-        flow, token, timer = self._watched.pop(number)
-        timer.cancel()
-        if not flow.over:
-            flow.observer.sent(token)
 
     def end_stream(self, flow: SctpFlow) -> None:
         """Everything of this Flow is with the association: tell the peer that no more comes on its stream."""
@@ -312,6 +274,8 @@ class Streams(AssociationObserver):
         farewells.discard(self.loop, self)
         if self._leaving is not None:
             self._leaving.over()
+        self._lifetimes.forget()
+        self._supply.over()
 
     def hold(self, flow: SctpFlow, size: int, more: int) -> None:
         """This Flow holds so many bytes that nobody receives, ``more`` than before. The streams share one receive
@@ -340,7 +304,7 @@ class Streams(AssociationObserver):
         if self._over or self._leaving is not None:
             raise CloneError("the association has ended", Reason.CONNECTION_CLOSED)
         stream = self._free_number()
-        if stream >= self._streams_out:
+        if stream >= self._supply.count:
             return None
         flow = SctpFlow(self, stream, unbound(), properties)
         self._flows[stream] = flow
@@ -349,7 +313,7 @@ class Streams(AssociationObserver):
 
     async def _open_later(self, properties: TransportProperties) -> Flow:
         while (flow := self._open_now(properties)) is None:
-            await self._add_streams(self._free_number())
+            await self._supply.more(self._free_number())
         return flow
 
     def _free_number(self) -> int:
@@ -357,25 +321,6 @@ class Streams(AssociationObserver):
         while stream in self._flows or stream in self._resetting:
             stream += 2
         return stream
-
-    async def _add_streams(self, stream: int) -> None:
-        if stream >= MOST_STREAMS:
-            raise CloneError(f"an association has at most {MOST_STREAMS} streams", Reason.NOT_CLONEABLE)
-        added: asyncio.Future[None] = self.loop.create_future()
-        self._opening.append(added)
-        self._ask_for_streams(stream)
-        await added
-
-    def _ask_for_streams(self, stream: int) -> None:
-        """Twice as many as there are, or as many as it takes."""
-        if self._asked_for_streams:
-            return
-        wanted = min(max(2 * self._streams_out, stream + 1), MOST_STREAMS)
-        try:
-            self.association.add_streams(wanted - self._streams_out)
-            self._asked_for_streams = True
-        except OSError:
-            self.loop.call_soon(self.streams_denied)
 
     def apply(self, flow: SctpFlow, name: str, value: Any, properties: TransportProperties) -> None:
         """Make a Connection Property act."""
@@ -397,15 +342,9 @@ class Streams(AssociationObserver):
             self.apply(flow, name, value, flow.properties)
 
     def _use_scheduler(self) -> None:
-        """One scheduler serves all streams. WFQ is not there: with unequal priorities the more urgent goes first, and
-        with equal ones all get the same."""
         if not self._interleaving or self._over:
             return
-        wanted = self.properties.conn_scheduler
-        if wanted is Scheduler.WEIGHTED_FAIR_QUEUEING:
-            priorities = {flow.properties.conn_priority for flow in self._flows.values()}
-            wanted = Scheduler.PRIORITY if len(priorities) > 1 else Scheduler.FAIR_CAPACITY
-        chosen = SCHEDULERS[wanted]
+        chosen = scheduler_for(self.properties.conn_scheduler, self._flows.values())
         changed, self._scheduler = chosen != self._scheduler, chosen
         if changed:
             self.association.set_scheduler(chosen)
@@ -414,7 +353,7 @@ class Streams(AssociationObserver):
                 self._prioritise(flow)
 
     def _prioritise(self, flow: SctpFlow) -> None:
-        if self._scheduler is options.Scheduler.PRIORITY and flow.stream < self._streams_out:
+        if self._scheduler is options.Scheduler.PRIORITY and flow.stream < self._supply.count:
             self.association.set_stream_value(flow.stream, min(int(flow.properties.conn_priority), 0xFFFF))
 
     def largest_unfragmented(self) -> int:
@@ -443,7 +382,7 @@ class Streams(AssociationObserver):
     # The association's side
 
     def connected(self, streams_out: int, streams_in: int, interleaving: bool) -> None:
-        self._streams_out = streams_out
+        self._supply.begin(self.association, streams_out)
         self._interleaving = interleaving
         established, self._established = self._established, None
         if established is not None:
@@ -479,17 +418,10 @@ class Streams(AssociationObserver):
         return flow
 
     def send_failed(self, context: int, error: int) -> None:
-        watched = self._watched.pop(context, None)
-        if watched is not None:
-            flow, token, timer = watched
-            timer.cancel()
-            if not flow.over:
-                flow.observer.expired(token)
+        self._lifetimes.expired(context)
 
     def dry(self) -> None:
-        self._dry_asked = False
-        for number in list(self._watched):
-            self._settle(number)
+        self._lifetimes.dry()
         if self._leaving is not None:
             self._leaving.dry()
 
@@ -519,24 +451,15 @@ class Streams(AssociationObserver):
         self.stream_reset((), tuple(stream for stream, flow in self._resetting.items() if flow is not None))
 
     def streams_added(self, streams_in: int, streams_out: int) -> None:
-        self._asked_for_streams = False
-        self._streams_out = max(self._streams_out, streams_out)
+        self._supply.added(streams_out)
         if self._writers:
             self.writable()
-        opening, self._opening = self._opening, []
-        for added in opening:
-            if not added.done():
-                added.set_result(None)
 
     def streams_denied(self) -> None:
-        self._asked_for_streams = False
-        opening, self._opening = self._opening, []
-        for added in opening:
-            if not added.done():
-                added.set_exception(CloneError("the peer refuses more streams", Reason.NOT_CLONEABLE))
+        self._supply.denied()
 
     def writable(self) -> None:
-        for flow in self._in_turn():
+        for flow in in_turn(self._writers):
             del self._writers[flow]
             if flow.over and not flow.unsent:
                 continue
@@ -545,13 +468,6 @@ class Streams(AssociationObserver):
                 return  # full again
             if flow.closing and not flow.over:
                 self.close_stream(flow)
-
-    def _in_turn(self) -> list[SctpFlow]:
-        """Who waits to write: the most urgent first, and equals in turn, as whoever was served waits at the end. Yet
-        while many Messages are under way those go on before others begin: usrsctp is slow with many."""
-        writers = self._writers
-        crowded = len(writers) > MOST_BEGUN and sum(flow.mid_message for flow in writers) >= MOST_BEGUN
-        return sorted(writers, key=lambda flow: (flow.priority, crowded and not flow.mid_message))
 
     def peer_shutdown(self) -> None:
         for flow in list(self._flows.values()):
@@ -565,13 +481,6 @@ class Streams(AssociationObserver):
     def closed(self, error: OSError | None, reason: bytes) -> None:
         established, self._established = self._established, None
         self._end()
-        for _, _, timer in self._watched.values():
-            timer.cancel()
-        self._watched.clear()
-        for added in self._opening:
-            if not added.done():
-                added.set_exception(CloneError("the association has ended", Reason.CONNECTION_CLOSED))
-        self._opening.clear()
         flows, self._flows = list(self._flows.values()), {}
         self._resetting.clear()
         if self._leaving is not None and self._leaving.delivered:
