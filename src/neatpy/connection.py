@@ -597,7 +597,7 @@ class Connection:
         self._check_loop()
         change_endpoints(self, action, endpoints)
 
-    # data_path.Owner
+    # answers.Owner
 
     def flow_sibling(self, flow: Flow) -> None:
         """The peer opened a stream: it becomes a Connection of the group, or is refused if nobody takes it."""

@@ -2,22 +2,23 @@
 
 Sends go straight to the Flow when nothing stands in the way (the hot path, kept short) and through the
 :class:`~neatpy.send_queue.SendQueue` otherwise: before Ready, while the Flow is blocked, inside a batch, behind a
-partial send. What arrives goes to the :class:`~neatpy.receiving.ReceiveQueue`. The room knows neither protocols nor
-the life of the Connection, which it tells of ends through its ``owner``.
+partial send. What became of them is told by :class:`~neatpy.answers.SendAnswers`. What arrives goes to the
+:class:`~neatpy.receiving.ReceiveQueue`. The room knows neither protocols nor the life of the Connection, which it tells
+of ends through its ``owner``.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from neatpy.answers import NOBODY, Owner, SendAnswers, caused
 from neatpy.enumerations import Direction, Preference
 from neatpy.errors import (
     CloneError,
     ConnectionError,
     EstablishmentError,
-    Expired,
     Reason,
     ReceiveError,
     SendError,
@@ -25,7 +26,6 @@ from neatpy.errors import (
 )
 from neatpy.hook import hook
 from neatpy.message import MessageContext, last_context
-from neatpy.receiving import ReceiveQueue
 from neatpy.sending import (
     OWN_REFERENCES,
     SendFuture,
@@ -34,7 +34,7 @@ from neatpy.sending import (
     contradiction,
     getrefcount,
 )
-from neatpy.stacks.contract import Data, Flow, FlowObserver
+from neatpy.stacks.contract import Data, Flow
 
 if TYPE_CHECKING:
     from neatpy.group_sending import Turns
@@ -45,93 +45,34 @@ if TYPE_CHECKING:
 
 _SEND_ONLY, _RECEIVE_ONLY = Direction.UNIDIRECTIONAL_SEND, Direction.UNIDIRECTIONAL_RECEIVE
 
-_IMMEDIATE_LIMIT = 64
-"""Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
-
 _NO_PROPERTIES: Mapping[str, Any] = {}
 
 _UNDELIVERED = 64 * 1024
 """Bytes that are read of a Connection that waits for the application to take it."""
 
-
-class Owner(Protocol):
-    """What a data path tells its Connection."""
-
-    def flow_sibling(self, flow: Flow) -> None:
-        """The peer opened a stream beside ours."""
-
-    def flow_soft_error(self, error: TransportServicesError) -> None:
-        """A transient error."""
-
-    def flow_path_changed(self) -> None:
-        """Other paths are in use."""
-
-    def flow_closed(self, error: TransportServicesError | None) -> None:
-        """The Flow is over."""
-
-    @property
-    def local_endpoint(self) -> Any:
-        """For the contexts of received Messages."""
-
-    @property
-    def remote_endpoint(self) -> Any:
-        """For the contexts of received Messages."""
-
-
-class _Nobody:
-    """Who is told what comes after the end."""
-
-    __slots__ = ()
-    local_endpoint = remote_endpoint = None
-
-    def flow_sibling(self, flow: Flow) -> None:
-        flow.abort()
-
-    def flow_soft_error(self, error: TransportServicesError) -> None:
-        pass
-
-    def flow_path_changed(self) -> None:
-        pass
-
-    def flow_closed(self, error: TransportServicesError | None) -> None:
-        pass
-
-    def __repr__(self) -> str:
-        return "<Connection closed>"
-
-
-NOBODY = _Nobody()
-"""The owner of a data path that has ended: two that knew each other would both wait for the garbage collector."""
-
 _ENDED_WELL = ConnectionError("the connection is closed", Reason.CONNECTION_CLOSED)
 """Why what comes after a good end fails; never raised itself."""
 
 
-class DataPath(ReceiveQueue, FlowObserver):
+class DataPath(SendAnswers):
     """Sending and receiving on one Connection. Its receiving half is the queue that it is."""
 
     __slots__ = (
-        "_completed_later",
         "_context",
         "_defaults",
         "_defaults_refused",
         "_direct",
         "_direction",
         "_final_accepted",
-        "_in_flight",
-        "_loops_after",
         "_outgoing",
         "_over",
-        "_owner",
         "_properties",
         "_receipt",
         "_token",
         "batches",
-        "bytes_sent",
         "draining",
         "final_sent",
         "flow",
-        "messages_sent",
         "peer_finished",
         "together",
     )
@@ -139,23 +80,18 @@ class DataPath(ReceiveQueue, FlowObserver):
     flow: Flow | None
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, intent: Intent) -> None:
-        ReceiveQueue.__init__(self, loop, intent.receive_limit, owner)
-        self._owner = owner
+        SendAnswers.__init__(self, owner, loop, intent.receive_limit)
         self.flow = None
         self._direct: Flow | None = None
         self._outgoing: Outgoing | None = None
         self.batches = 0
-        self._loops_after = _IMMEDIATE_LIMIT
-        self._completed_later: list[SendFuture] | None = None
         self.together: list[tuple[bytes, SendFuture]] | None = None
-        self._in_flight: dict[SendFuture | tuple[SendFuture, ...], None] | None = None
         self._token: SendFuture | None = None
         self._receipt: asyncio.Future[MessageContext] | None = None
         self._context: MessageContext | None = None
         self._final_accepted = self.final_sent = self.draining = False
         self.peer_finished = self._defaults_refused = False
         self._over: TransportServicesError | None = None
-        self.bytes_sent = self.messages_sent = 0
         self.use(intent)
 
     def use(self, intent: Intent) -> None:
@@ -351,7 +287,7 @@ class DataPath(ReceiveQueue, FlowObserver):
     def _is_over(self) -> BaseException:
         error = self._over
         assert error is not None
-        return _caused(ReceiveError(str(error), error.reason, self.partial_context), error)
+        return caused(ReceiveError(str(error), error.reason, self.partial_context), error)
 
     # Sending
 
@@ -552,50 +488,6 @@ class DataPath(ReceiveQueue, FlowObserver):
         if final:
             self._final_accepted = False
 
-    def await_taking(self, token: SendFuture | tuple[SendFuture, ...]) -> None:
-        """The Flow has this and will report; if it breaks before it does, we answer."""
-        if isinstance(token, tuple) or not token.done():
-            if self._in_flight is None:
-                self._in_flight = {}
-            self._in_flight[token] = None
-
-    def _settled(self, token: object) -> tuple[SendFuture, ...]:
-        """The sends that a token stands for; the Flow has nothing more to say of them."""
-        if not isinstance(token, tuple):
-            assert isinstance(token, SendFuture)
-        in_flight = self._in_flight
-        if in_flight:
-            in_flight.pop(token, None)
-            if not in_flight:
-                self._in_flight = None  # a dictionary that was large stays large
-        return token if isinstance(token, tuple) else (token,)
-
-    def complete(self, token: SendFuture) -> None:
-        """Report Sent, now or, after many in one go, by way of the loop; always in order."""
-        at_once = self.messages_sent < self._loops_after
-        if token.end_of_message:
-            self.messages_sent += 1
-        else:
-            self._loops_after -= 1
-        self.bytes_sent += token.size
-        if hook.active:
-            hook.emit(hook.events.MessageSent(self._owner, size=token.size))
-        if self._completed_later is not None:
-            self._completed_later.append(token)
-        elif at_once:
-            if not token.done():
-                token.set_result(token.context)
-        else:
-            self._completed_later = [token]
-            self._loop.call_soon(self._report_completed)
-
-    def _report_completed(self) -> None:
-        completed, self._completed_later = self._completed_later, None
-        self._loops_after = self.messages_sent + _IMMEDIATE_LIMIT
-        for token in completed or ():
-            if not token.done():
-                token.set_result(token.context)
-
     def _end_batches(self) -> None:
         if self.batches:
             self.batches = 0
@@ -610,7 +502,7 @@ class DataPath(ReceiveQueue, FlowObserver):
         if isinstance(over, EstablishmentError | CloneError | ConnectionError) and over is not _ENDED_WELL:
             return over
         reason = error.reason if isinstance(error, ReceiveError) else Reason.PROTOCOL_FAILED
-        return _caused(ConnectionError(str(error), reason), error)
+        return caused(ConnectionError(str(error), reason), error)
 
     def _pause(self) -> None:
         if self.flow is not None:
@@ -624,23 +516,6 @@ class DataPath(ReceiveQueue, FlowObserver):
         hook.emit(hook.events.DataReceived(self._owner, size=size, end_of_message=end_of_message))
 
     # What the Flow tells
-
-    def sent(self, token: object) -> None:
-        for future in self._settled(token):
-            self.complete(future)
-
-    def expired(self, token: object) -> None:
-        for future in self._settled(token):
-            if hook.active:
-                hook.emit(hook.events.MessageExpired(self._owner, size=future.size))
-            future.fail(Expired("the Message's lifetime ended before it was sent", context=future.context))
-
-    def failed(self, token: object, error: TransportServicesError) -> None:
-        for future in self._settled(token):
-            if hook.active:
-                hook.emit(hook.events.SendFailed(self._owner, error=error))
-            told = SendError(str(error), error.reason, future.context)
-            future.fail(_caused(told, error.__cause__ if isinstance(error, SendError) else error))
 
     def writable(self) -> None:
         self.flush()
@@ -677,7 +552,6 @@ class DataPath(ReceiveQueue, FlowObserver):
         self._owner.flow_closed(error)
 
 
-_E = TypeVar("_E", bound=BaseException)
 _WANTED = (Preference.REQUIRE, Preference.PREFER)
 _MAY_CONTRADICT = frozenset({"msg_reliable", "msg_ordered", "safely_replayable"})
 
@@ -694,8 +568,3 @@ def _only_sends(_: DataPath) -> ReceiveError:
 
 def _closed_here(_: DataPath) -> ReceiveError:
     return ReceiveError("the connection was closed here", Reason.CONNECTION_CLOSED)
-
-
-def _caused(error: _E, cause: BaseException | None) -> _E:
-    error.__cause__ = cause
-    return error
