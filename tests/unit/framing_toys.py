@@ -1,13 +1,13 @@
-"""A toy Flow to put framers on, and an observer above them that puts Messages together as a Connection does."""
+"""A toy Flow to put framers on, toy framers, and an observer above that puts Messages together as a Connection does."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from neatpy.errors import CloneError, Reason
+from neatpy.errors import CloneError, ConnectionError, Reason
 from neatpy.framer import Framer
-from neatpy.framing import FramedFlow
+from neatpy.framing import FramedFlow, frame
 from neatpy.message import MessageContext
 from neatpy.stacks.contract import Address, Flow, FlowObserver
 
@@ -186,3 +186,70 @@ async def turn(times: int = 3) -> None:
     """Let what was scheduled for the next turns of the loop happen."""
     for _ in range(times):
         await asyncio.sleep(0)
+
+
+class Plain(Framer):
+    """Lets everything through, unframed; a base for framers that do one thing."""
+
+    def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+        handle.send(data, context, end)
+
+    def handle_received_data(self, connection: Any, handle: Any) -> None:
+        data, context, end = handle.parse(0)
+        handle.deliver_and_advance_receive_cursor(context, len(data), end)
+
+
+class Greeting(Plain):
+    """Says hello and waits for one; then frames by a byte of length. Says goodbye likewise."""
+
+    def __init__(self, name: bytes = b"!") -> None:
+        self.name = name
+        self.log: list[str] = []
+
+    def start(self, connection: Any, handle: Any) -> None:
+        assert connection is CONNECTION
+        self.log.append("start")
+        handle.state = "greeting"
+        handle.send(b"hello" + self.name)
+
+    def stop(self, connection: Any, handle: Any) -> None:
+        self.log.append("stop")
+        handle.state = "parting"
+        handle.send(b"bye" + self.name)
+
+    def new_sent_message(self, connection: Any, handle: Any, data: Any, context: Any, end: bool) -> None:
+        handle.send(bytes([len(data)]) + data, context)
+
+    def handle_received_data(self, connection: Any, handle: Any) -> None:
+        if handle.state == "framing":
+            (length,) = handle.parse(1, 1)[0]
+            handle.advance_receive_cursor(1)
+            handle.deliver_and_advance_receive_cursor(None, length, True)
+            return
+        expected = (b"hello" if handle.state == "greeting" else b"bye") + self.name
+        got, _, _ = handle.parse(len(expected), len(expected))
+        if got != expected:
+            handle.fail_connection(ConnectionError(f"rude: {got!r}", Reason.PROTOCOL_FAILED))
+            return
+        handle.advance_receive_cursor(len(expected))
+        if handle.state == "greeting":
+            handle.state = "framing"
+            handle.make_connection_ready()
+        else:
+            handle.make_connection_closed()
+
+
+def prefixed(*messages: bytes) -> bytes:
+    """The Messages as ``LengthPrefixFramer()`` frames them."""
+    return b"".join(len(message).to_bytes(4, "big") + message for message in messages)
+
+
+async def shaken(*framers: Greeting) -> tuple[ToyFlow, FramedFlow, Above]:
+    """Those whose lowest framer has greeted and was greeted."""
+    lower, above = ToyFlow(), Above()
+    task = asyncio.ensure_future(frame(lower, framers, CONNECTION, above))
+    await turn()
+    lower.observer.received(b"hello" + framers[0].name, None, False)
+    flow = await task
+    await turn()
+    return lower, flow, above
