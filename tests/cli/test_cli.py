@@ -1,4 +1,4 @@
-"""The command line as its users run it: as processes, against each other and against other people's programs."""
+"""The command line as its users run it: as processes, against each other."""
 
 from __future__ import annotations
 
@@ -12,116 +12,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from api.loopback import available
-from pki import Authority
-
-NEATPY = [sys.executable, "-m", "neatpy"]
-MEBIBYTE = 1024 * 1024
-SECONDS = 30
-RELIABLE = available("sctp", "tcp")
-SECURE = available("quic", "sctp/dtls/udp", "tls/tcp")
-STREAM = available("quic", "tls/tcp")[0]
-"""Where reliable data go without security on this host, best first."""
-
-
-def neatpy(*arguments: object, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end, with this standard input."""
-    return subprocess.run([*NEATPY, *map(str, arguments)], input=data, capture_output=True, timeout=SECONDS)
-
-
-def told(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What it said on stderr, in one line whatever the width of the page."""
-    return re.sub(r"[\s│╭╰─╮╯]+", " ", done.stderr.decode())
-
-
-class Listening:
-    """A running ``neatpy listen``: its port, and what it says on stderr."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        assert process.stderr is not None
-        self.lines.append(process.stderr.readline().decode())
-        if "Listening" in self.lines[0]:  # with --verbose
-            self.lines.append(process.stderr.readline().decode())
-        found = re.search(r"listening on 127\.0\.0\.1:(\d+) \((.*)\)", self.lines[-1])
-        assert found, self.lines[-1] + process.stderr.read().decode()
-        self.port = int(found[1])
-        self.stacks = found[2]
-
-    def finish(self, data: bytes = b"") -> bytes:
-        """Give it its input and take what it received, once it has ended well."""
-        output, errors = self.process.communicate(data, timeout=SECONDS)
-        assert self.process.returncode == 0, errors.decode()
-        return output
-
-
-@contextlib.contextmanager
-def listening(*arguments: object) -> Iterator[Listening]:
-    """A Listener on a free port of 127.0.0.1; gone at the end."""
-    command = [*NEATPY, "listen", "0", "--address", "127.0.0.1", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        try:
-            yield Listening(process)
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def plain_server(handle: Callable[[socket.socket], object]) -> Iterator[int]:
-    """A plain socket server for one connection; the port. What its handler raises fails the test."""
-    failures: list[BaseException] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(SECONDS)
-
-        def serve() -> None:
-            try:
-                connection, _ = server.accept()
-                with connection:
-                    connection.settimeout(SECONDS)
-                    handle(connection)
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        thread.join(SECONDS)
-    assert not failures, failures
-    assert not thread.is_alive()
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Everything to the end."""
-    chunks = []
-    while chunk := connection.recv(65536):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-@pytest.fixture
-def blob() -> bytes:
-    """A MiB with every byte in it."""
-    return bytes(range(256)) * (MEBIBYTE // 256 - 1) + os.urandom(256)
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> dict[str, Path]:
-    """Files: a root, and a certificate of it for localhost, good for servers and clients, with its key."""
-    issuer = Authority()
-    issued = issuer.issue("localhost", "127.0.0.1")
-    files = {name: tmp_path / f"{name}.pem" for name in ("root", "cert", "key")}
-    files["root"].write_bytes(issuer.root.certificate_chain)
-    files["cert"].write_bytes(issued.certificate_chain)
-    files["key"].write_bytes(issued.private_key)
-    return files
-
+from cli.running import (
+    MEBIBYTE,
+    NEATPY,
+    RELIABLE,
+    SECONDS,
+    SECURE,
+    STREAM,
+    listener_fed,
+    listening,
+    neatpy,
+    plain_server,
+    read_all,
+    told,
+)
 
 # connect
 
@@ -319,16 +227,6 @@ def test_connect_and_listen_swap_a_mebibyte_each(blob: bytes) -> None:
     assert output == [blob]
 
 
-@contextlib.contextmanager
-def listener_fed(listener: Listening, data: bytes) -> Iterator[list[bytes]]:
-    """Give a Listener its input meanwhile; at the end the list has its output."""
-    output: list[bytes] = []
-    thread = threading.Thread(target=lambda: output.append(listener.finish(data)))
-    thread.start()
-    yield output
-    thread.join(SECONDS)
-
-
 def test_a_self_signed_certificate_is_trusted_by_who_was_given_it(tmp_path: Path, blob: bytes) -> None:
     saved = tmp_path / "saved.pem"
     with listening("--self-signed", "localhost", "--save-cert", saved, "--echo") as listener:
@@ -475,122 +373,6 @@ def test_a_port_in_use_is_an_error() -> None:
     assert done.returncode == 1
     assert "could not listen" in told(done)
     assert "in use" in told(done)
-
-
-# Datagrams
-
-
-def test_datagrams_come_back_and_silence_is_the_end() -> None:
-    options = ["--insecure", "--profile", "unreliable-datagram"]
-    with listening(*options, "--echo", "--keep") as listener:
-        assert listener.stacks == ", ".join(available("udp", "sctp"))
-        done = neatpy("connect", "127.0.0.1", listener.port, *options, "--wait", "0.3", "-v", data=b"hello")
-    assert (done.returncode, done.stdout) == (0, b"hello"), told(done)
-    assert "stack=udp" in told(done)
-
-
-def test_input_that_is_longer_than_a_datagram_goes_in_several() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as peer:
-        peer.settimeout(SECONDS)
-        peer.bind(("127.0.0.1", 0))
-        options = ["--insecure", "--profile", "unreliable-datagram", "--wait", "0"]
-        data = os.urandom(70_000)
-        done = neatpy("connect", "127.0.0.1", peer.getsockname()[1], *options, data=data)
-        assert done.returncode == 0, told(done)
-        received = b""
-        while len(received) < len(data):
-            received += peer.recv(65536)
-    assert received == data
-
-
-def test_a_listener_hears_the_datagrams_of_a_plain_socket_and_answers() -> None:
-    options = ["--insecure", "--profile", "unreliable-datagram", "--wait", "0.5"]
-    with listening(*options) as listener, socket.socket(type=socket.SOCK_DGRAM) as peer:
-        peer.settimeout(SECONDS)
-        peer.connect(("127.0.0.1", listener.port))
-        peer.send(b"\0hello")
-        assert listener.finish(b"welcome") == b"\0hello"
-        assert peer.recv(100) == b"welcome"
-
-
-# Other people's programs
-
-
-@pytest.mark.needs_program("socat")
-def test_socat_connects(blob: bytes, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(blob)
-    with listening("--insecure", "--echo") as listener, source.open("rb") as given:
-        command = ["socat", "-t", "20", "-", f"TCP:127.0.0.1:{listener.port}"]
-        done = subprocess.run(command, stdin=given, capture_output=True, timeout=SECONDS)
-        listener.finish()
-    assert done.stdout == blob
-
-
-@pytest.mark.needs_program("socat")
-def test_socat_listens(blob: bytes, free_port: int) -> None:
-    command = ["socat", "-t", "20", f"TCP-LISTEN:{free_port},bind=127.0.0.1,reuseaddr", "EXEC:cat"]
-    with subprocess.Popen(command) as server:
-        try:
-            done = until_accepted(lambda: neatpy("connect", "127.0.0.1", free_port, "--insecure", data=blob))
-        finally:
-            server.kill()
-    assert (done.returncode, done.stdout == blob) == (0, True), told(done)
-
-
-@pytest.mark.needs_program("openssl")
-def test_openssl_connects(authority: dict[str, Path]) -> None:
-    with listening("--cert", authority["cert"], "--key", authority["key"]) as listener:
-        command: list[str | Path] = [
-            "openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile", authority["root"],
-            "-servername", "localhost", "-connect", f"127.0.0.1:{listener.port}",
-        ]  # fmt: skip
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as client:
-            assert client.stdin is not None
-            assert client.stdout is not None
-            assert listener.process.stdin is not None
-            assert listener.process.stdout is not None
-            client.stdin.write(b"hello from openssl")
-            client.stdin.flush()
-            assert listener.process.stdout.read(18) == b"hello from openssl"
-            listener.process.stdin.write(b"hello from neatpy")
-            listener.process.stdin.flush()
-            assert client.stdout.read(17) == b"hello from neatpy"
-            client.kill()
-
-
-@pytest.mark.needs_program("openssl")
-def test_openssl_listens(authority: dict[str, Path], blob: bytes, free_port: int, tmp_path: Path) -> None:
-    command: list[str | Path] = [
-        "openssl", "s_server", "-quiet", "-cert", authority["cert"], "-key", authority["key"],
-        "-accept", f"127.0.0.1:{free_port}", "-naccept", "1",
-    ]  # fmt: skip
-    received = tmp_path / "received"
-    with (
-        received.open("wb") as sink,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.DEVNULL) as server,
-    ):
-        try:
-            done = until_accepted(
-                lambda: neatpy("connect", "localhost", free_port, "--ca", authority["root"], data=blob)
-            )
-            assert done.returncode == 0, told(done)
-            server.wait(SECONDS)
-        finally:
-            server.kill()
-    assert received.read_bytes() == blob
-
-
-def until_accepted(
-    run: Callable[[], subprocess.CompletedProcess[bytes]],
-) -> subprocess.CompletedProcess[bytes]:
-    """Run it until a server that has just been started accepts."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        done = run()
-        if b"refused" not in done.stderr or time.monotonic() > deadline:
-            return done
 
 
 # explain, stacks, demo and the rest
