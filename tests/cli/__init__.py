@@ -1,1 +1,1 @@
-"""End-to-end tests of the public API, over real sockets on loopback."""
+"""Tests of the command line, run as processes."""
