@@ -198,7 +198,8 @@ class Connection:
 
         Without ``min_incomplete_length`` only whole Messages come; with it, part of one as soon as that many bytes are
         there. A Message above ``max_length`` (bytes), or above ``_neatpy.receive_limit``, comes in parts in any case:
-        ``end_of_message`` is True on the last one. Over an unframed byte stream the whole stream is one Message.
+        ``end_of_message`` is True on the last one. Over an unframed byte stream the whole stream is one Message. If the
+        peer gives a Message up whose lifetime is over, its last part never comes: another context begins.
 
         The future raises ``ReceiveError``: with reason CONNECTION_CLOSED when the peer is done, otherwise with what
         broke the Connection. Cancelling it withdraws the request; no data is lost. Raises ValueError for lengths

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neatpy.errors import ConnectionError, Reason
 from neatpy.framer import Framer
 from neatpy.stacks.contract import Address, Flow, FlowObserver
 
@@ -93,6 +94,11 @@ class Below(FlowObserver):
     def received_apart(self, data: bytes, context: MessageContext) -> bool:
         flow = self._flow
         return flow.sends_apart and not flow._closing and parsed_apart(self._bottom, data, context, flow)
+
+    def abandoned(self) -> None:
+        self._flow.fail(
+            ConnectionError("the peer gave up what holds part of a frame", Reason.DEFRAMING_FAILED)
+        )
 
     def finished(self) -> None:
         flow = self._flow

@@ -310,6 +310,17 @@ class ReceiveQueue:
             self._open = None
         self._answer_waiting()
 
+    def abandoned(self) -> None:
+        """The Message that is arriving will have no end: what nobody has of it is thrown away."""
+        inbound, self._open = self._open, None
+        if inbound is None:
+            return
+        self.held -= inbound.size + OVERHEAD
+        if self._arrived and self._arrived[-1] is inbound:
+            self._arrived.pop()
+        if self._paused:
+            self._perhaps_resume()
+
     def finish_receiving(self, *, as_end_of_message: bool) -> None:
         """Nothing more will come. Over an unframed byte stream that ends the one Message there is."""
         if self._alone is not None:

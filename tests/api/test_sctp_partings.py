@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from neatpy import Connection, MessageContext, Reason, ReceiveError, SendError
+from neatpy import Connection, ConnectionState, MessageContext, Reason, ReceiveError, SendError
 from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.library import obstacle
+from neatpy.stacks._sharing import read_ahead
 
 from .another_process import program
 from .loopback import BOTH_LOOPS, MIB, length_framed, port_of, until
@@ -222,6 +223,44 @@ async def test_closing_waits_for_the_message_amid_which_another_was_aborted() ->
         await asyncio.wait_for(closing, 5)
         await until(lambda: ends)
         assert ends == [server]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_message_that_an_abort_cuts_short_is_no_message(paused: bool) -> None:
+    async with pair() as (client, server):
+        client.send(b"whole")
+        client.send(bytes(3 * MIB))
+        if paused:
+            await until(lambda: server.statistics["bytes_received"] >= read_ahead(1))
+        else:
+            assert bytes(await receive(server)) == b"whole"
+            waiting = server.receive()
+            await until(lambda: server.statistics["bytes_received"] > MIB)
+        client.abort()
+        if paused:
+            await until(lambda: server.state is ConnectionState.CLOSED)
+            assert bytes(await receive(server)) == b"whole"
+            waiting = server.receive()
+        with pytest.raises(ReceiveError) as caught:
+            await asyncio.wait_for(waiting, 5)
+        assert caught.value.reason is Reason.CONNECTION_ABORTED
+
+
+async def test_what_was_given_up_while_it_was_held_is_told_in_its_turn() -> None:
+    async with pair() as (client, server):
+        flow = server._path.flow
+        assert flow is not None
+        observer = server._path
+        flow.pause_receiving()
+        streams_of(server).data(0, b"begun", False, 0, False)
+        streams_of(server).data_abandoned(0)
+        client.send(b"after")
+        waiting = server.receive()
+        await until(lambda: not client._path.flow.backlog())  # type: ignore[union-attr]
+        flow.resume_receiving()
+        message = await asyncio.wait_for(waiting, 5)
+        assert (bytes(message), message.end_of_message) == (b"after", True)
+        assert observer.held == 0
 
 
 # Loops that end

@@ -185,6 +185,13 @@ class Net:
         ENGINE.release()
 
 
+async def all_delivered(peer: Peer) -> None:
+    """Wait until all is acknowledged; an association never runs dry of a message without an end."""
+    async with asyncio.timeout(10):
+        while peer.association.undelivered():
+            await asyncio.sleep(0.001)
+
+
 def echo(peer: Peer) -> None:
     def send_back(stream: int, payload: bytes, complete: bool) -> None:
         assert peer.association.send(stream, payload, eor=complete) == len(payload)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from sctp_tools import MIB, MTU, PORT, Net, Peer, echo
+from sctp_tools import MIB, MTU, PORT, Net, Peer, all_delivered, echo
 
 from neatpy.stacks._sctp import library, packets
 from neatpy.stacks._sctp.association import Association
@@ -87,6 +87,27 @@ async def test_an_abort_reaches_a_paused_peer() -> None:
     await client.event("dry")
     client.association.abort()
     assert await server.event("closed") == ("closed", ConnectionResetError, b"")
+    net.close()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_message_that_an_abort_cuts_short_has_no_end_and_the_others_have(paused: bool) -> None:
+    net = Net()
+    client, server = await net.pair()
+    if paused:
+        server.association.pause()
+    whole, cut = bytes(20_000), bytes(150_000)
+    client.association.send(0, whole)
+    client.association.send(2, whole)
+    client.association.send(2, whole)
+    assert client.association.send(4, cut, eor=False) == len(cut)
+    await all_delivered(client)
+    client.association.abort()
+    await server.event("closed")
+    # What a paused peer had not read of a stream before is not known to have ended, unless something followed on it.
+    assert sorted(server.messages) == ([(2, whole)] if paused else [(0, whole), (2, whole), (2, whole)])
+    assert server.bytes == len(whole) * 3 + len(cut)
+    assert not server.saw("abandoned")
     net.close()
 
 

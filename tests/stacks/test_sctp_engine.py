@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from sctp_tools import MIB, MTU, PORT, Net, Peer, echo
+from sctp_tools import MIB, MTU, PORT, Net, Peer, all_delivered, echo
 
 from neatpy.stacks._sctp import library, packets
 from neatpy.stacks._sctp.association import Association
@@ -221,6 +221,27 @@ async def test_a_message_past_its_lifetime_is_given_up() -> None:
     client.association.send(2, b"fresh")
     await server.until(lambda: bool(server.messages))
     assert server.messages == [(2, b"fresh")]
+    net.close()
+
+
+async def test_a_message_that_is_given_up_amid_its_pieces_has_no_end() -> None:
+    net = Net()
+    client, server = await net.pair()
+    server.on_data = lambda *_: server.association.pause()
+    assert client.association.send(2, bytes(190_000), eor=False, lifetime_ms=100, context=9) == 190_000
+    await all_delivered(client)
+    net.there.dead = True
+    client.association.send(2, bytes(9000), lifetime_ms=100, context=9)
+    await client.event("send_failed")
+    net.there.dead = False
+    client.association.send(2, b"and the next")
+    await all_delivered(client)
+    server.on_data = None
+    server.association.resume()
+    assert await server.event("abandoned") == ("abandoned", 2)
+    await server.messages_are(1)
+    assert server.messages == [(2, b"and the next")]
+    assert server.bytes == 190_000 + len(b"and the next")
     net.close()
 
 

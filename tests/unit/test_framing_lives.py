@@ -6,7 +6,18 @@ import asyncio
 from typing import Any
 
 import pytest
-from framing_toys import CONNECTION, Above, Greeting, Plain, ToyFlow, framed, prefixed, shaken, turn
+from framing_toys import (
+    CONNECTION,
+    Above,
+    Greeting,
+    Plain,
+    ToyDatagramFlow,
+    ToyFlow,
+    framed,
+    prefixed,
+    shaken,
+    turn,
+)
 
 from neatpy.errors import ConnectionError, EstablishmentError, Reason, SendError
 from neatpy.framers.delimiter import DelimiterFramer
@@ -276,3 +287,12 @@ async def test_a_framer_may_fail_the_connection_at_any_time() -> None:
     assert above.events[0][1].reason is Reason.PROTOCOL_FAILED
     assert isinstance(above.events[0][1].__cause__, ValueError)
     assert lower.calls == ["abort"]
+
+
+async def test_part_of_a_frame_that_the_peer_gives_up_fails_the_connection() -> None:
+    lower, _, above = framed(LengthPrefixFramer(), lower=ToyDatagramFlow())
+    lower.observer.received(prefixed(b"begun")[:6], MessageContext(), False)
+    lower.observer.abandoned()
+    await turn()
+    assert above.messages == []
+    assert above.events[0][1].reason is Reason.DEFRAMING_FAILED

@@ -308,3 +308,22 @@ async def test_any_cutting_gives_back_the_same_bytes(
     collect()
     assert b"".join(bytes(message) for message in got) == b"".join(chunks)
     assert [message.end_of_message for message in got] == [False] * (len(got) - 1) + [True]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_message_that_the_peer_gives_up_has_no_end_and_the_next_one_comes(
+    receives: Receives, taken: bool
+) -> None:
+    receives.come(b"before", True)
+    receives.come(b"begun", False)
+    assert bytes(receives.now()) == b"before"
+    begun = receives.now(minimum=5) if taken else None
+    waiter = receives.ask()
+    receives.queue.abandoned()
+    receives.come(b"after", True)
+    message = await waiter
+    assert (bytes(message), message.end_of_message) == (b"after", True)
+    assert begun is None or not begun.end_of_message
+    assert receives.queue.held == 0
+    receives.queue.abandoned()  # there is none: nothing happens
+    assert receives.queue.held == 0

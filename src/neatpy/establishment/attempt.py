@@ -111,6 +111,9 @@ class Attempt(FlowObserver):
         self._record("received_apart", data, context)
         return True
 
+    def abandoned(self) -> None:
+        self._record("abandoned")
+
     def sent(self, token: object) -> None:
         self._record("sent", token)
 

@@ -202,6 +202,10 @@ class FlowObserver:
         it was taken; what is not is lost, as such Messages may be."""
         return False
 
+    def abandoned(self) -> None:
+        """The peer has given up the Message of which parts came, whose lifetime is over: its end never comes. Others
+        follow."""
+
     def sent(self, token: object) -> None:
         """The data sent with this token, for which ``send`` returned False, has been taken by the stack below."""
 

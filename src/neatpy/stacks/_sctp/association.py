@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.stacks._sctp import library as sctp
 from neatpy.stacks._sctp import notifications, options
+from neatpy.stacks._sctp.doubtful import MAY_BE_PART, Doubtful
 from neatpy.stacks._sctp.engine import ENGINE, RECEIVE_SPACE, Attended
 from neatpy.stacks._sctp.observer import AssociationObserver, Status
 
@@ -368,32 +369,45 @@ class Association(Attended):
         receive, tell_events, null = memory.receive, memory.tell_events, memory.null
         space, view, flags, info = memory.space, memory.view, memory.flags, memory.info
         info_size, info_type = memory.info_size, memory.info_type
+        doubtful: Doubtful | None = None
+        failure = 0
         while not self._paused or self._closing or to_the_end:
             info_size[0] = _RCVINFO_SIZE
             flags[0] = 0
             size = receive(self.sock, space, RECEIVE_SPACE, null, null, info, info_size, info_type, flags)
             if size < 0:
-                if engine.library.ffi.errno not in _UNAVAILABLE:
-                    self._broken(engine.library.ffi.errno)
-                return
+                failure = engine.library.ffi.errno
+                break
             how = flags[0]
             if how & sctp.MSG_NOTIFICATION:
-                self._notified(bytes(view[:size]))
+                news = bytes(view[:size])
+                if doubtful is not None:
+                    doubtful.news_follow(news)
+                if not self._over:
+                    self._notified(news, to_the_end)
             elif not size:
-                return  # the peer has shut down; what follows is a notification
+                break  # the peer has shut down; what follows is a notification
             elif not self._closing:
-                stream, complete = info.sid, bool(how & sctp.MSG_EOR)
-                if not complete or stream in self._pieces:
+                stream, payload = info.sid, bytes(view[:size])
+                unordered, ppid = bool(info.flags & sctp.SEND_UNORDERED), socket.ntohl(info.ppid)
+                complete = bool(how & sctp.MSG_EOR)
+                if doubtful is not None:
+                    doubtful.data_follow(stream)
+                begun = stream in self._pieces
+                if begun or not complete:
                     self._note_piece(stream, size, complete)
-                self.observer.data(
-                    stream,
-                    bytes(view[:size]),
-                    bool(info.flags & sctp.SEND_UNORDERED),
-                    socket.ntohl(info.ppid),
-                    complete,
-                )
+                if complete and (begun or size >= MAY_BE_PART):
+                    if doubtful is None:
+                        doubtful = Doubtful(self._tell_data, broken=to_the_end)
+                    doubtful.add((stream, payload, unordered, ppid))
+                else:
+                    self.observer.data(stream, payload, unordered, ppid, complete)
             if self._over or not tell_events(self.sock) & (sctp.EVENT_READ | sctp.EVENT_ERROR):
-                return
+                break
+        if doubtful is not None:
+            doubtful.nothing_follows()
+        if failure and failure not in _UNAVAILABLE and not self._over:
+            self._broken(failure)
 
     def _note_piece(self, stream: int, size: int, complete: bool) -> None:
         if complete:
@@ -411,10 +425,14 @@ class Association(Attended):
         self._engine.await_timers(self)
         return True
 
-    def _notified(self, notification: bytes) -> None:
+    def _tell_data(self, stream: int, payload: bytes, unordered: bool, ppid: int, complete: bool) -> None:
+        if not self._over:
+            self.observer.data(stream, payload, unordered, ppid, complete)
+
+    def _notified(self, notification: bytes, broken: bool) -> None:
         kind, flags = notifications.kind_of(notification)
         handler = _HANDLERS.get(kind)
-        if handler is not None:
+        if handler is not None and not (broken and kind == sctp.PARTIAL_DELIVERY_EVENT):
             handler(self, notification, flags)
 
     def _association_changed(self, notification: bytes, flags: int) -> None:
@@ -446,7 +464,9 @@ class Association(Attended):
             self.observer.peer_shutdown()
 
     def _delivery_aborted(self, notification: bytes, flags: int) -> None:
-        self.observer.data_abandoned(notifications.partial_delivery(notification))
+        stream = notifications.unended(notification)
+        if stream is not None:
+            self.observer.data_abandoned(stream)
 
     def _streams_reset(self, notification: bytes, flags: int) -> None:
         if flags & (sctp.RESET_DENIED | sctp.RESET_FAILED):

@@ -31,6 +31,7 @@ RECEIVE_SPACE = 1 << 18
 
 _LIVELY_TICKS = 30  # fast ticks after the last packet: delayed acknowledgements and what they start
 _SMALLEST_PACKET = 16  # common header and one chunk header
+_FIRST_CHUNK, _ABORT = 12, 6
 _FINISH_TRIES = 100
 
 
@@ -88,6 +89,8 @@ class Path:
         """Take one packet of the peer, whatever it holds. Observers are told at :meth:`done`, which is to follow in the
         same turn."""
         if self.number and len(packet) >= _SMALLEST_PACKET:
+            if packet[_FIRST_CHUNK] == _ABORT:
+                self._engine.drain()  # what came before is told as it was
             self._engine.input(self.number, packet)
 
     def done(self) -> None:

@@ -35,6 +35,8 @@ _LOOK = 1.0
 
 _UNWANTED = (Preference.AVOID, Preference.PROHIBIT)
 _UNBOUND = FlowObserver()
+_ABANDONED = (b"", MessageContext(), False)
+"""Stands among what is held where a Message has no end."""
 
 
 class Rest:
@@ -325,6 +327,17 @@ class SctpFlow(Flow):
             for piece in aside:
                 self.take(*piece)
 
+    def give_up_arriving(self) -> None:
+        """The Message that is arriving will have no end."""
+        if self._context is None or self.closing or self.over:
+            return
+        self._context = self._open_unordered = None
+        if self._held is None:
+            self.observer.abandoned()
+        else:
+            self._held.append(_ABANDONED)
+            self._count_held(OVERHEAD)
+
     def _hold(self, data: bytes, context: MessageContext, complete: bool) -> None:
         if self._held is None:
             self._held = deque()
@@ -357,13 +370,19 @@ class SctpFlow(Flow):
     def _tell_held(self) -> None:
         held = self._held
         while held and not self._paused and not self.closing:
-            data, context, complete = held.popleft()
-            self._count_held(-len(data) - OVERHEAD)
-            self.observer.received(data, context, complete)
+            piece = held.popleft()
+            self._count_held(-len(piece[0]) - OVERHEAD)
+            self._tell(piece)
         if not held or self.closing:
             self._drop_held()
             if self._peer_finished and not self.closing and not self.over:
                 self.observer.finished()
+
+    def _tell(self, piece: tuple[bytes, MessageContext, bool]) -> None:
+        if piece is _ABANDONED:
+            self.observer.abandoned()
+        else:
+            self.observer.received(*piece)
 
     def peer_finished(self) -> None:
         """The peer has reset its stream, or shuts the association down."""
@@ -440,8 +459,8 @@ class SctpFlow(Flow):
         if self.over:
             return
         held = None if self.closing else self._held
-        for data, context, complete in held or ():
-            self.observer.received(data, context, complete)
+        for piece in held or ():
+            self._tell(piece)
         if held and self._peer_finished:
             self.observer.finished()
         observer, self.observer = self.observer, _UNBOUND

@@ -8,6 +8,13 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from neatpy.stacks._sctp.library import (
+    ASSOC_CHANGE,
+    PARTIAL_DELIVERY_EVENT,
+    RESET_INCOMING,
+    STREAM_RESET_EVENT,
+)
+
 _HEADER = struct.Struct("=HHI")
 _ASSOCIATION = struct.Struct("=HHHHI")
 _FAILED = struct.Struct("=IHHIII")
@@ -71,9 +78,22 @@ def send_failed(notification: bytes) -> SendFailed:
     return SendFailed(error, stream, context)
 
 
-def partial_delivery(notification: bytes) -> int:
-    """The stream whose message will not be completed, of an SCTP_PARTIAL_DELIVERY_EVENT."""
+def unended(notification: bytes) -> int | None:
+    """The stream whose message will not be completed, of an SCTP_PARTIAL_DELIVERY_EVENT; None of another one."""
+    if kind_of(notification)[0] != PARTIAL_DELIVERY_EVENT:
+        return None
     return int(_PARTIAL.unpack_from(notification, _AFTER_HEADER)[1])
+
+
+def reset_by_peer(notification: bytes) -> tuple[int, ...]:
+    """The streams that the peer has reset, of an SCTP_STREAM_RESET_EVENT; none of another one."""
+    kind, flags = kind_of(notification)
+    return streams_reset(notification) if kind == STREAM_RESET_EVENT and flags & RESET_INCOMING else ()
+
+
+def changes_association(notification: bytes) -> bool:
+    """Whether it is an SCTP_ASSOC_CHANGE."""
+    return kind_of(notification)[0] == ASSOC_CHANGE
 
 
 def streams_reset(notification: bytes) -> tuple[int, ...]:

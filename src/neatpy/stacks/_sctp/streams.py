@@ -405,6 +405,11 @@ class Streams(AssociationObserver):
                 return
         flow.take(payload, unordered, ppid, complete)
 
+    def data_abandoned(self, stream: int) -> None:
+        flow = self._flows.get(stream if self._interleaving else 0)
+        if flow is not None:
+            flow.give_up_arriving()
+
     def _offer(self, stream: int) -> SctpFlow | None:
         """The peer opened a stream: it is the business of the oldest Flow that is left."""
         parent = next((flow for flow in self._flows.values() if not flow.over and not flow.closing), None)
