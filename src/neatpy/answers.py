@@ -6,7 +6,7 @@ A send is answered once: by the Flow at once, by the Flow later, or by the end o
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from neatpy.errors import Expired, SendError, TransportServicesError
 from neatpy.hook import hook
@@ -14,34 +14,37 @@ from neatpy.receiving import ReceiveQueue
 from neatpy.sending import SendFuture
 from neatpy.stacks.contract import Flow, FlowObserver
 
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Owner(Protocol):
+        """What a data path tells its Connection."""
+
+        def flow_sibling(self, flow: Flow) -> None:
+            """The peer opened a stream beside ours."""
+
+        def flow_soft_error(self, error: TransportServicesError) -> None:
+            """A transient error."""
+
+        def flow_path_changed(self) -> None:
+            """Other paths are in use."""
+
+        def flow_closed(self, error: TransportServicesError | None) -> None:
+            """The Flow is over."""
+
+        @property
+        def local_endpoint(self) -> Any:
+            """For the contexts of received Messages."""
+
+        @property
+        def remote_endpoint(self) -> Any:
+            """For the contexts of received Messages."""
+
+
 # ruff: noqa: D102 - the contract documents the methods of a FlowObserver
 
 IMMEDIATE_LIMIT = 64
 """Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
-
-
-class Owner(Protocol):
-    """What a data path tells its Connection."""
-
-    def flow_sibling(self, flow: Flow) -> None:
-        """The peer opened a stream beside ours."""
-
-    def flow_soft_error(self, error: TransportServicesError) -> None:
-        """A transient error."""
-
-    def flow_path_changed(self) -> None:
-        """Other paths are in use."""
-
-    def flow_closed(self, error: TransportServicesError | None) -> None:
-        """The Flow is over."""
-
-    @property
-    def local_endpoint(self) -> Any:
-        """For the contexts of received Messages."""
-
-    @property
-    def remote_endpoint(self) -> Any:
-        """For the contexts of received Messages."""
 
 
 class _Nobody:

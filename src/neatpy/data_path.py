@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from neatpy.answers import NOBODY, Owner, SendAnswers, caused
+from neatpy.answers import NOBODY, SendAnswers, caused
 from neatpy.enumerations import Direction, Preference
 from neatpy.errors import (
     CloneError,
@@ -37,6 +37,7 @@ from neatpy.sending import (
 from neatpy.stacks.contract import Data, Flow
 
 if TYPE_CHECKING:
+    from neatpy.answers import Owner
     from neatpy.group_sending import Turns
     from neatpy.intent import Intent
     from neatpy.outgoing import Outgoing
