@@ -14,6 +14,8 @@ from neatpy.receiving import ReceiveQueue
 from neatpy.sending import SendFuture
 from neatpy.stacks.contract import Flow, FlowObserver
 
+# ruff: noqa: D102 - the contract documents the methods of a FlowObserver
+
 if TYPE_CHECKING:
     from typing import Protocol
 
@@ -41,9 +43,7 @@ if TYPE_CHECKING:
             """For the contexts of received Messages."""
 
 
-# ruff: noqa: D102 - the contract documents the methods of a FlowObserver
-
-IMMEDIATE_LIMIT = 64
+_IMMEDIATE_LIMIT = 64
 """Sends that may complete at once before one goes through the loop, so that a sender cannot starve it."""
 
 
@@ -82,7 +82,7 @@ class SendAnswers(ReceiveQueue, FlowObserver):
         ReceiveQueue.__init__(self, loop, receive_limit, owner)
         self._owner = owner
         self.bytes_sent = self.messages_sent = 0
-        self._loops_after = IMMEDIATE_LIMIT
+        self._loops_after = _IMMEDIATE_LIMIT
         """How many Messages may have been sent before the next one is answered through the loop."""
         self._completed_later: list[SendFuture] | None = None
         """What will be answered through the loop."""
@@ -128,7 +128,7 @@ class SendAnswers(ReceiveQueue, FlowObserver):
 
     def _report_completed(self) -> None:
         completed, self._completed_later = self._completed_later, None
-        self._loops_after = self.messages_sent + IMMEDIATE_LIMIT
+        self._loops_after = self.messages_sent + _IMMEDIATE_LIMIT
         for token in completed or ():
             if not token.done():
                 token.set_result(token.context)

@@ -7,8 +7,18 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from api.loopback import HOST, PLAIN, messages, until
 from neatpy import Connection, Framer, Listener, LocalEndpoint, Message, Preconnection, RemoteEndpoint
+from neatpy.stacks._sctp.engine import ENGINE
+
+
+@pytest.fixture
+async def everything_is_given_back() -> AsyncIterator[None]:
+    """No association and no path stays, though those that were closed answer for a moment."""
+    yield
+    await until(lambda: ENGINE.counts() == (0, 0))
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -37,15 +36,14 @@ from neatpy.stacks._sctp.streams import HELD_BY_ONE
 from neatpy.stacks._sharing import UNREAD_BY_ALL, read_ahead
 
 from .loopback import BOTH_LOOPS, HOST, MIB, PLAIN, port_of, until, until_still
-from .sctp_loopback import going_to, listening, next_peer, pair, ready, receive
+from .sctp_loopback import everything_is_given_back, going_to, listening, next_peer, pair, ready, receive
 
-pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
-
-
-@pytest.fixture(autouse=True)
-async def _everything_is_given_back() -> AsyncIterator[None]:
-    yield
-    await until(lambda: ENGINE.counts() == (0, 0))
+__all__ = ["everything_is_given_back"]
+pytestmark = [
+    BOTH_LOOPS,
+    pytest.mark.skipif(obstacle() is not None, reason=str(obstacle())),
+    pytest.mark.usefixtures("everything_is_given_back"),
+]
 
 
 async def test_messages_of_any_size_keep_their_boundaries() -> None:

@@ -12,12 +12,10 @@ import struct
 import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import neatpy
 from neatpy import (
     Connection,
     Listener,
@@ -31,26 +29,25 @@ from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.library import obstacle
 from neatpy.stacks._sctp.packets import crc32c
 
+from .another_process import PATHS
 from .loopback import BOTH_LOOPS, HOST, PLAIN, until
+from .sctp_loopback import everything_is_given_back
 
-pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
+__all__ = ["everything_is_given_back"]
+pytestmark = [
+    BOTH_LOOPS,
+    pytest.mark.skipif(obstacle() is not None, reason=str(obstacle())),
+    pytest.mark.usefixtures("everything_is_given_back"),
+]
 
 ASSOCIATIONS = int(os.environ.get("NEATPY_TEST_ASSOCIATIONS", "2000"))
 """How many are opened and closed; the project's own limit is stated for 10000."""
-
-PATHS = (str(Path(__file__).parent.parent), str(Path(neatpy.__file__).parent.parent))
 
 WARM_UP = 3000
 """How many are opened before, until what is kept for reuse has its size."""
 
 MOST_KEPT = 200
 """Bytes that an association which is gone may leave behind at both of its ends: one that is kept takes thousands."""
-
-
-@pytest.fixture(autouse=True)
-async def _everything_is_given_back() -> AsyncIterator[None]:
-    yield
-    await until(lambda: ENGINE.counts() == (0, 0))
 
 
 @contextlib.asynccontextmanager

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
-from neatpy import Connection, ConnectionState, MessageContext, Reason, ReceiveError, SendError
-from neatpy.stacks._sctp.engine import ENGINE
+from neatpy import CloneError, Connection, ConnectionState, MessageContext, Reason, ReceiveError, SendError
 from neatpy.stacks._sctp.library import obstacle
 from neatpy.stacks._sharing import read_ahead
 
 from .another_process import program
 from .loopback import BOTH_LOOPS, MIB, length_framed, port_of, until
-from .sctp_loopback import going_to, listening, next_peer, pair, read_all, ready, receive, streams_of
+from .sctp_loopback import (
+    everything_is_given_back,
+    going_to,
+    listening,
+    next_peer,
+    pair,
+    read_all,
+    ready,
+    receive,
+    streams_of,
+)
 
-pytestmark = [BOTH_LOOPS, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
-
-
-@pytest.fixture(autouse=True)
-async def _everything_is_given_back() -> AsyncIterator[None]:
-    yield
-    await until(lambda: ENGINE.counts() == (0, 0))
+__all__ = ["everything_is_given_back"]
+pytestmark = [
+    BOTH_LOOPS,
+    pytest.mark.skipif(obstacle() is not None, reason=str(obstacle())),
+    pytest.mark.usefixtures("everything_is_given_back"),
+]
 
 
 def told_of(connection: Connection) -> list[object]:
@@ -261,6 +268,21 @@ async def test_what_was_given_up_while_it_was_held_is_told_in_its_turn() -> None
         message = await asyncio.wait_for(waiting, 5)
         assert (bytes(message), message.end_of_message) == (b"after", True)
         assert observer.held == 0
+
+
+async def test_a_clone_that_waits_for_more_streams_hears_that_the_association_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair() as (client, server):
+        streams = streams_of(client)
+        streams._supply.count = 2  # as with a peer that has no more, and does not answer
+        monkeypatch.setattr(type(streams.association), "add_streams", lambda *_: None)
+        clone = client.clone()
+        await until(lambda: streams._supply._waiting)
+        server.abort()
+        with pytest.raises(CloneError) as caught:
+            await asyncio.wait_for(ready(clone), 5)
+        assert caught.value.reason is Reason.CONNECTION_CLOSED
 
 
 # Loops that end

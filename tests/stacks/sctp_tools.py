@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import pytest
 
 from neatpy.stacks._sctp.association import Association
 from neatpy.stacks._sctp.engine import ENGINE, Path
@@ -197,3 +199,12 @@ def echo(peer: Peer) -> None:
         assert peer.association.send(stream, payload, eor=complete) == len(payload)
 
     peer.on_data = send_back
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """After each test the tables are empty, and the library can be ended."""
+    yield
+    assert ENGINE.counts() == (0, 0)
+    assert not ENGINE.waiting
+    assert ENGINE.shut_down()

@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-from collections.abc import Iterator
 
 import pytest
-from sctp_tools import MIB, MTU, PORT, Net, Peer, all_delivered, echo
+from sctp_tools import MIB, MTU, PORT, Net, Peer, all_delivered, echo, nothing_is_left
 
+from api.loopback import BOTH_LOOPS
 from neatpy.stacks._sctp import library, packets
 from neatpy.stacks._sctp.association import Association
 from neatpy.stacks._sctp.engine import ENGINE
 from neatpy.stacks._sctp.options import Scheduler, Settings
 
-pytestmark = pytest.mark.skipif(library.obstacle() is not None, reason=str(library.obstacle()))
-BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """After each test the tables are empty, and the library can be ended."""
-    yield
-    assert ENGINE.counts() == (0, 0)
-    assert not ENGINE.waiting
-    assert ENGINE.shut_down()
+__all__ = ["nothing_is_left"]
+pytestmark = [
+    pytest.mark.skipif(library.obstacle() is not None, reason=str(library.obstacle())),
+    pytest.mark.usefixtures("nothing_is_left"),
+]
 
 
 # Packets

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,16 @@ from tls_parties import (
     trusting,
     versions,
 )
-from tls_tools import PlainStack, abort_all, connect, openssl, send, serving, tls_stack, written
+from tls_tools import (
+    PlainStack,
+    connect,
+    nothing_stays_open,
+    openssl,
+    send,
+    serving,
+    tls_stack,
+    written,
+)
 
 from neatpy.certificate import Certificate
 from neatpy.errors import ConnectionError, EstablishmentError, Reason
@@ -29,12 +37,8 @@ from neatpy.security import SecurityParameters
 from neatpy.stacks._tls import accepting, flow
 from neatpy.stacks.features import Provision
 
-
-@pytest.fixture(autouse=True)
-async def nothing_stays_open() -> AsyncIterator[None]:
-    """Abort what a test leaves open."""
-    yield
-    await abort_all()
+__all__ = ["nothing_stays_open"]
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 # Data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from tls_parties import (
     trusting,
     versions,
 )
-from tls_tools import abort_all, connect, send, serving
+from tls_tools import connect, nothing_stays_open, send, serving
 
 from neatpy.certificate import Certificate
 from neatpy.errors import ConnectionError, EstablishmentError, Reason
@@ -26,12 +25,8 @@ from neatpy.security import SecurityParameters, TrustVerification
 from neatpy.stacks._tls import accepting
 from pki import Authority
 
-
-@pytest.fixture(autouse=True)
-async def nothing_stays_open() -> AsyncIterator[None]:
-    """Abort what a test leaves open."""
-    yield
-    await abort_all()
+__all__ = ["nothing_stays_open"]
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 # Trust

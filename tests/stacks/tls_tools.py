@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from neatpy.certificate import Certificate
 from neatpy.errors import ConnectionError, Reason, TransportServicesError
 from neatpy.properties import TransportProperties
@@ -349,3 +351,10 @@ def written(directory: Path, **contents: Certificate) -> Mapping[str, str]:
         path.write_bytes(certificate.certificate_chain + certificate.private_key)
         paths[name] = str(path)
     return paths
+
+
+@pytest.fixture
+async def nothing_stays_open() -> AsyncIterator[None]:
+    """Abort what a test leaves open."""
+    yield
+    await abort_all()

@@ -35,20 +35,19 @@ _PARTING = 1.0
 class Leaving:
     """The end of one association, which begins at once."""
 
-    __slots__ = ("_delivered", "_doubtful", "_heard_at", "_streams", "_timer", "_until", "polite")
+    __slots__ = ("_delivered", "_heard_at", "_may_go_on", "_streams", "_timer", "_until", "polite")
 
     polite: bool
     """Nothing but the handshake of the end is awaited, which the peer is trusted to end by itself."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._timer: asyncio.TimerHandle | None = None
         self._delivered = self.polite = False
         self._heard_at: float | None = None
-        self._doubtful = streams.unasked > 1 and streams.loop.time() - streams.heard_at < self._silence
+        self._may_go_on = streams.unasked > 1 and streams.loop.time() - streams.heard_at < self._silence
         self._until = 0.0
         streams.association.ask_dry()
-        self._timer = streams.loop.call_later(_LOOK, self._look)
+        self._timer: asyncio.TimerHandle = streams.loop.call_later(_LOOK, self._look)
 
     def heard(self) -> None:
         """The peer goes on speaking."""
@@ -69,14 +68,14 @@ class Leaving:
             return
         self._delivered = True
         self.over()
-        if self._doubtful and self._heard_at is None:
+        if self._may_go_on and self._heard_at is None:
             self._timer = streams.loop.call_later(max(_PAUSE, self._round_trip), self._part)
         else:
             self._part()
 
     def _part(self) -> None:
         streams = self._streams
-        self._doubtful = False
+        self._may_go_on = False
         if self._heard_at is None:
             self.polite = True
             streams.association.close()
@@ -115,5 +114,4 @@ class Leaving:
 
     def over(self) -> None:
         """Wait for nothing any more: the association has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()

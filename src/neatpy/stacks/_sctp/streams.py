@@ -204,8 +204,7 @@ class Streams(AssociationObserver):
         """This Flow is closing; the last one takes the association along."""
         if flow.unsent:
             return
-        live = [one for one in self._flows.values() if not one.closing]
-        if not live:
+        if all(one.closing for one in self._flows.values()):
             self._leave()
         elif flow.stream not in self._resetting:
             self.end_stream(flow)
@@ -234,16 +233,16 @@ class Streams(AssociationObserver):
         self._forget(flow)
         if self._over:
             return
-        if not any(not one.over for one in self._flows.values()):
+        if all(one.over for one in self._flows.values()):
             self._abort()
             return
         if flow.stream not in self._resetting and self._interleaving:
             self._resetting[flow.stream] = None
+            # usrsctp resets none amid a Message, nor any other then. One without an end ends with the association.
             if not self.association.amid(flow.stream):
                 self._reset_later(flow.stream)
             elif flow.unsent:
-                self._writers[flow] = None
-            # else it ends with the association: usrsctp resets no stream, nor any other, before its Message ends
+                self.wants_to_write(flow)
         self._leave_if_closing()
 
     def given_up(self, flow: SctpFlow) -> None:
