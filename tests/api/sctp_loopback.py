@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,10 +64,10 @@ async def receive(connection: Connection) -> Message:
     return await asyncio.wait_for(connection.receive(), 10)
 
 
-async def read_all(connection: Connection) -> None:
-    """Receive to the end."""
-    async for _ in connection:
-        pass
+async def read_all(connection: Connection, take: Callable[[Message], object] = bool) -> None:
+    """Receive to the end, and give it to somebody."""
+    async for message in connection:
+        take(message)
 
 
 async def next_peer(server: Connection) -> Connection:

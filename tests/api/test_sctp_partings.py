@@ -7,7 +7,17 @@ import time
 
 import pytest
 
-from neatpy import CloneError, Connection, ConnectionState, MessageContext, Reason, ReceiveError, SendError
+from neatpy import (
+    CloneError,
+    Connection,
+    ConnectionError,
+    ConnectionState,
+    Message,
+    MessageContext,
+    Reason,
+    ReceiveError,
+    SendError,
+)
 from neatpy.stacks._sctp.library import obstacle
 from neatpy.stacks._sharing import read_ahead
 
@@ -87,12 +97,52 @@ async def test_close_mixes_nothing_into_a_message_that_never_ended() -> None:
         client.send(b"B", context, end_of_message=False)
         waiting = [client.send(b"C", context, end_of_message=False), client.send(b"whole")]
         closing = client.close()
-        received = [bytes(message) async for message in server]
-        assert b"".join(received) == bytes(12 * MIB) + b"B"
+        received: list[Message] = []
+        with pytest.raises(ConnectionError, match="not ended"):
+            await read_all(server, received.append)
+        assert received
+        assert not any(message.end_of_message for message in received)
+        assert not any(b"".join(bytes(message) for message in received))
         await asyncio.wait_for(closing, 5)
         for refused in waiting:
             with pytest.raises(SendError, match="had ended"):
                 await refused
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_a_message_that_has_no_end_when_its_sender_closes_is_no_message(parts: int) -> None:
+    async with pair() as (client, server):
+        client.send(b"whole")
+        context = MessageContext()
+        for _ in range(parts):
+            client.send(b"part", context, end_of_message=False)
+        closing = client.close()
+        assert bytes(await receive(server)) == b"whole"
+        with pytest.raises(ReceiveError, match="not ended") as raised:
+            await receive(server)
+        assert raised.value.reason is Reason.CONNECTION_ABORTED
+        await asyncio.wait_for(closing, 5)
+
+
+async def test_closing_a_stream_amid_a_message_hinders_no_other_and_its_number_is_not_used_again() -> None:
+    async with pair() as (client, server):
+        clone = await ready(client.clone())
+        context = MessageContext()
+        for _ in range(2):
+            clone.send(bytes(MIB), context, end_of_message=False)
+        peer = await next_peer(server)
+        assert not (await asyncio.wait_for(peer.receive(min_incomplete_length=1), 5)).end_of_message
+        await asyncio.wait_for(clone.close(), 5)
+        await peer.close()
+        await until(lambda: not streams_of(client)._resetting)
+        again = await ready(client.clone())
+        again.send(b"another")
+        assert bytes(await receive(await next_peer(server))) == b"another"
+        client.send(b"bye")
+        again.close()
+        closing = client.close()
+        assert bytes(await receive(server)) == b"bye"
+        await asyncio.wait_for(closing, 5)
 
 
 async def test_closing_one_of_two_goes_on_when_the_other_is_aborted() -> None:

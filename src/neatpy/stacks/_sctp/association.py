@@ -214,6 +214,11 @@ class Association(Attended):
         """Whether a message was begun on this stream and not ended."""
         return stream in self._open
 
+    @property
+    def amid_any(self) -> bool:
+        """Whether a message was begun on any stream and not ended."""
+        return bool(self._open)
+
     # Receiving
 
     def pause(self) -> None:

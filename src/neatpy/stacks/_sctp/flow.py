@@ -179,7 +179,7 @@ class SctpFlow(Flow):
         held, self._held_part = self._held_part, None
         if not len(data):
             return self._send_empty(held, context, end_of_message, token)
-        if held is not None and not self._pass(held):
+        if held is not None and (self._rests is not None or not self._pass(held)):
             self._wait(held)
         rest = Rest(data, end_of_message, self._options(context, end_of_message, token), token)
         if not end_of_message:
@@ -415,12 +415,10 @@ class SctpFlow(Flow):
         self._streams.close_stream(self)
 
     def _flush_held_part(self) -> None:
-        """No more parts come: what was kept of an unended Message goes as it is."""
+        """No more parts come: what was kept of an unended Message goes too, but not as its end, lest it look whole."""
         held, self._held_part = self._held_part, None
-        if held is not None:
-            held.end_of_message = True
-            if self._rests is not None or not self._pass(held):
-                self._wait(held)
+        if held is not None and (self._rests is not None or not self._pass(held)):
+            self._wait(held)
 
     def _check_linger(self) -> None:
         """Mostly the association tells when the peer has everything. It cannot while it reads nothing since nobody

@@ -78,8 +78,8 @@ class Leaving:
         self._may_go_on = False
         if self._heard_at is None:
             self.polite = True
-            streams.association.close()
             self._timer = streams.loop.call_later(_PARTING, self._part_anyway)
+            streams.shut_down()
         else:
             self._until = streams.loop.time() + _LISTENING
             streams.end_flows()
@@ -100,7 +100,7 @@ class Leaving:
         streams = self._streams
         assert self._heard_at is not None
         if streams.loop.time() >= min(self._heard_at + self._silence, self._until):
-            streams.association.close()
+            streams.shut_down()
         else:
             self._timer = streams.loop.call_later(self._silence, self._listen)
 

@@ -177,8 +177,10 @@ class Streams(AssociationObserver):
         if flow.closing and not others and not self._resetting:
             self._leave()
         elif self._interleaving and flow.stream not in self._resetting:
-            self._resetting[flow.stream] = flow
-            self._reset_later(flow.stream)
+            endless = self.association.amid(flow.stream)  # a Message without an end ends with the association
+            self._resetting[flow.stream] = None if endless else flow
+            if not endless:
+                self._reset_later(flow.stream)
 
     def _reset_later(self, stream: int) -> None:
         """One reset at a time is allowed, of as many streams as there are by then."""
@@ -218,6 +220,15 @@ class Streams(AssociationObserver):
         if self._leaving is None and not self._over and not unsent:
             self._leaving = Leaving(self)
 
+    def shut_down(self) -> None:
+        """The peer has all that was said, and has nothing more to say. A Message without an end cannot be shut down:
+        usrsctp would wait for the rest for ever."""
+        if self.association.amid_any:
+            self.association.abort(b"a message was not ended")
+            self.closed(None, b"")
+        else:
+            self.association.close()
+
     def end_flows(self) -> None:
         """The peer has all that was said."""
         for flow in list(self._flows.values()):
@@ -238,7 +249,7 @@ class Streams(AssociationObserver):
             return
         if flow.stream not in self._resetting and self._interleaving:
             self._resetting[flow.stream] = None
-            # usrsctp resets none amid a Message, nor any other then. One without an end ends with the association.
+            # usrsctp resets none amid a Message, nor any other then.
             if not self.association.amid(flow.stream):
                 self._reset_later(flow.stream)
             elif flow.unsent:
@@ -317,7 +328,7 @@ class Streams(AssociationObserver):
 
     def _free_number(self) -> int:
         stream = 0 if self._initiator else 1
-        while stream in self._flows or stream in self._resetting:
+        while stream in self._flows or stream in self._resetting or self.association.amid(stream):
             stream += 2
         return stream
 
