@@ -239,6 +239,17 @@ async def test_the_parts_of_a_message_are_one_message() -> None:
         assert bytes(await receive(server)) == b"one two three"
 
 
+async def test_a_part_comes_as_soon_as_the_next_is_sent() -> None:
+    async with pair() as (client, server):
+        story = MessageContext()
+        client.send(b"once ", story, end_of_message=False)
+        for word in (b"upon ", b"a ", b"time"):
+            arrives = server.receive(min_incomplete_length=1)
+            client.send(word, story, end_of_message=word == b"time")
+            part = await asyncio.wait_for(arrives, 5)
+        assert (bytes(part), part.end_of_message) == (b"a time", True)
+
+
 async def test_an_empty_message_is_a_send_error() -> None:
     async with pair() as (client, _):
         with pytest.raises(SendError) as caught:

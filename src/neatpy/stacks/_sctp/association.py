@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from neatpy.stacks._sctp import library as sctp
 from neatpy.stacks._sctp import notifications, options
-from neatpy.stacks._sctp.doubtful import MAY_BE_PART, Doubtful
+from neatpy.stacks._sctp.doubtful import Doubtful
 from neatpy.stacks._sctp.engine import ENGINE, RECEIVE_SPACE, Attended
 from neatpy.stacks._sctp.observer import AssociationObserver, Status
 
@@ -36,6 +36,7 @@ _RCVINFO_SIZE = 28
 _SPA_SIZE = 32
 _CONN_SIZE = 16
 _UNAVAILABLE = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM})
+_MORE = sctp.EVENT_READ | sctp.EVENT_ERROR
 _FULL = _UNAVAILABLE | {errno.EMSGSIZE}  # which says in addition that it is more than an empty buffer holds
 
 
@@ -398,16 +399,19 @@ class Association(Attended):
                 complete = bool(how & sctp.MSG_EOR)
                 if doubtful is not None:
                     doubtful.data_follow(stream)
-                begun = stream in self._pieces
-                if begun or not complete:
+                if not complete or stream in self._pieces:
                     self._note_piece(stream, size, complete)
-                if complete and (begun or size >= MAY_BE_PART):
+                more = not self._over and tell_events(self.sock) & _MORE
+                if complete and (more or to_the_end):
                     if doubtful is None:
                         doubtful = Doubtful(self._tell_data, broken=to_the_end)
                     doubtful.add((stream, payload, unordered, ppid))
                 else:
-                    self.observer.data(stream, payload, unordered, ppid, complete)
-            if self._over or not tell_events(self.sock) & (sctp.EVENT_READ | sctp.EVENT_ERROR):
+                    self._tell_data(stream, payload, unordered, ppid, complete)
+                if not more:
+                    break
+                continue
+            if self._over or not tell_events(self.sock) & _MORE:
                 break
         if doubtful is not None:
             doubtful.nothing_follows()

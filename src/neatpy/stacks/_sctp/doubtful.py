@@ -1,6 +1,6 @@
 """Messages that seem to end, and may not.
 
-usrsctp hands out a long message in pieces before its end has come. Where the end never comes, since the peer has given
+usrsctp hands out a message in pieces before its end has come. Where the end never comes, since the peer has given
 the message up or is gone, it lets the last piece look like the end. If the association goes on, the next thing to read
 says that the message was not completed. If it is broken nothing does, so that there only something that follows on the
 same stream shows that the message has ended before: all else has been read before the association broke.
@@ -14,9 +14,6 @@ from neatpy.stacks._sctp import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-MAY_BE_PART = 16384
-"""Bytes of a piece that may be less than a message; usrsctp hands out no smaller part first."""
 
 Piece = tuple[int, bytes, bool, int]
 """Stream, payload, whether it is unordered, and the payload protocol identifier."""
@@ -39,8 +36,10 @@ class Doubtful:
 
     def data_follow(self, stream: int) -> None:
         """More data were read, on this stream."""
-        for other in [stream] if self._broken else list(self._pieces):
-            self._settle(other, complete=True)
+        if self._broken:
+            self._settle(stream, complete=True)
+        else:
+            self.nothing_follows()
 
     def news_follow(self, notification: bytes) -> None:
         """A notification was read."""

@@ -34,7 +34,7 @@ _SENDER_EVENTS = (
     sctp.SEND_FAILED_EVENT,
 )
 _INTERLEAVE_STREAMS = 2
-_PARTIAL_DELIVERY = 131072  # bytes of a message that come before its pieces are told of
+_PARTIAL_DELIVERY = 1  # bytes of a message that come before its pieces are told of
 _COMMON_HEADER = 12  # which the library leaves out of an AF_CONN path's MTU
 _RESET_EVERYTHING_BUT_ASSOCIATION = 5
 _OFF = (sctp.ECN_SUPPORTED, sctp.ASCONF_SUPPORTED, sctp.AUTH_SUPPORTED)  # ASCONF needs AUTH, and goes first
@@ -229,8 +229,7 @@ def _configure(library: Library, sock: Any, settings: Settings, mtu: int) -> Non
     for option in _OFF:
         set_value(library, sock, option, 0)
     _set(library, sock, sctp.FRAGMENT_INTERLEAVE, new("int *", _INTERLEAVE_STREAMS))
-    partial = min(_PARTIAL_DELIVERY, settings.receive_buffer // 4)
-    _set(library, sock, sctp.PARTIAL_DELIVERY_POINT, new("uint32_t *", partial))
+    _set(library, sock, sctp.PARTIAL_DELIVERY_POINT, new("uint32_t *", _PARTIAL_DELIVERY))
     set_value(library, sock, sctp.INTERLEAVING_SUPPORTED, 1)
     set_value(library, sock, sctp.ENABLE_STREAM_RESET, _RESET_EVERYTHING_BUT_ASSOCIATION)
     start = (settings.streams, settings.most_streams, settings.attempts, settings.rto_max)
