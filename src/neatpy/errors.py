@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neatpy.message import MessageContext
@@ -42,11 +42,17 @@ class TransportServicesError(Exception):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that an error can leave its process, as from a pool of them. A Message's context stays behind, since it
+        belongs to a Connection."""
+        more = {name: value for name, value in self.__dict__.items() if name != "context"}
+        return _made_again, (type(self), str(self.args[0]), self.reason, more)
+
 
 class _MessageError(TransportServicesError):
     """An error that belongs to one Message: ``context`` is that Message's context, where there is one."""
 
-    context: MessageContext | None
+    context: MessageContext | None = None
 
     def __init__(self, message: str, reason: Reason, context: MessageContext | None = None) -> None:
         super().__init__(message, reason)
@@ -112,3 +118,13 @@ class PropertyError(TransportServicesError, ValueError):
 
     def __init__(self, message: str, reason: Reason = Reason.INVALID_CONFIGURATION) -> None:
         super().__init__(message, reason)
+
+
+def _made_again(
+    kind: type[TransportServicesError], message: str, reason: Reason, more: dict[str, Any]
+) -> TransportServicesError:
+    """What was pickled."""
+    error = kind.__new__(kind)
+    TransportServicesError.__init__(error, message, reason)
+    error.__dict__.update(more)
+    return error

@@ -63,6 +63,10 @@ class IcmpError(OSError):
         self.local = b""
         self.payload = b""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Out of this process it is what it says."""
+        return OSError, (self.errno or 0, self.strerror or "")
+
     @property
     def port_unreachable(self) -> bool:
         """Whether the host is there and nobody listens on that port."""
