@@ -270,7 +270,8 @@ class Listener:
     # Ending
 
     def stop(self) -> asyncio.Future[None]:
-        """Accept no more; accepted Connections live on, undelivered ones are aborted (RFC 9622 section 7.2).
+        """Accept no more; accepted Connections live on, undelivered ones are aborted (RFC 9622 section 7.2). Another
+        Listener of this loop may then listen at the same Local Endpoints.
 
         Effective without being awaited; the future, the same for every call, is done at Stopped.
         """

@@ -341,6 +341,36 @@ async def test_one_listener_gets_one_socket_for_each_address(version: str) -> No
     again.release()
 
 
+async def test_a_port_that_nobody_listens_on_any_more_goes_on_with_the_next_listener(version: str) -> None:
+    def knows_nobody(data: bytes, source: Any, destination: bytes) -> None:
+        return None
+
+    level, option = {
+        "v4": (socket.IPPROTO_IP, socket.IP_TTL),
+        "v6": (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+    }[version]
+    loop = asyncio.get_running_loop()
+    first = DatagramPorts(loop).open(Address(LOOPBACK[version], 0), None, TransportProperties(), hop_limit=7)
+    usual = open_port(DatagramPorts(loop), LOOPBACK[version])
+    first.register(knows_nobody, 1)
+    number = first.local_address.port
+    with pytest.raises(OSError, match="in use"):
+        open_port(DatagramPorts(loop), LOOPBACK[version], number)
+    first.retire(knows_nobody)
+    assert not first.has_successor(1)
+    again = open_port(DatagramPorts(loop), LOOPBACK[version], number, soft_error_notify=Preference.REQUIRE)
+    assert again is first
+    assert again.socket.getsockopt(level, option) == usual.socket.getsockopt(level, option) != 7
+    assert again._socket._errors
+    again.register(lambda data, source, destination: None, 1)
+    assert first.has_successor(1)
+    usual.release()
+    first.release()
+    assert again.is_open
+    again.release()
+    assert not again.is_open
+
+
 async def test_protocols_are_asked_in_rank_order_and_own_what_they_take(
     peer: socket.socket, recorder: Recorder, version: str
 ) -> None:

@@ -163,12 +163,9 @@ class DtlsStack(Stack):
     ) -> DtlsListener:
         from neatpy.stacks._dtls.accepting import DtlsPort
         from neatpy.stacks._dtls.parting import DtlsListener, Taker
-        from neatpy.system import options
 
         settings = self._settings_for(request.security, listening=True)
-        port = request.datagrams.open(request.local, request.interface, request.properties)
-        if request.hop_limit is not None:
-            options.set_hop_limit(port.socket, request.hop_limit)
+        port = request.datagrams.open(request.local, request.interface, request.properties, request.hop_limit)
         shared = self._ports.get(port)
         if shared is None:
             shared = DtlsPort(self, self._lower(), settings, request, port, self._ports.pop)

@@ -84,9 +84,7 @@ class UdpStack(Stack):
         return flow
 
     async def listen(self, request: ListenRequest, accepted: Accepted) -> StackListener:
-        port = request.datagrams.open(request.local, request.interface, request.properties)
-        if request.hop_limit is not None:
-            options.set_hop_limit(port.socket, request.hop_limit)
+        port = request.datagrams.open(request.local, request.interface, request.properties, request.hop_limit)
         return UdpListener(self, request, accepted, port)
 
 

@@ -127,6 +127,15 @@ class DatagramSocket:
         """The socket, for options and names; nobody else sends, receives or closes."""
         return self._sock
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    def report_errors(self) -> None:
+        """Ask for the details of ICMP errors from now on. Idempotent."""
+        self._errors = self._errors or icmp.enable_error_queue(self._sock)
+
     # Receiving
 
     def resume_receiving(self) -> None:

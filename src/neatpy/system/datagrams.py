@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import threading
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -15,6 +16,7 @@ from weakref import WeakSet
 from neatpy.system.datagram_options import Control, Data, SocketAddress, bound_socket, wants_errors
 from neatpy.system.datagram_socket import DatagramObserver, DatagramSocket
 from neatpy.system.icmp import IcmpError
+from neatpy.system.options import set_hop_limit
 
 if TYPE_CHECKING:
     from neatpy.properties import TransportProperties
@@ -42,21 +44,34 @@ FOUR_TUPLES = 16384
 """Peers that one shared socket knows at most."""
 
 
-class AnsweringPorts:
-    """The sockets of this process that are only kept open to answer for connections that have ended. Whoever wants such
-    a port for something new gets it at once."""
+Place = tuple[str, int, str, "str | None"]
+"""IP address, port, zone and interface that a socket is bound to."""
 
-    __slots__ = ("_ports",)
+
+class OpenPorts:
+    """The shared sockets of this process. A Listener may begin where another one has stopped: what that has accepted
+    goes on, on the socket that both share then."""
+
+    __slots__ = ("_lock", "_ports")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # each loop has ports of its own, and they live in different threads
         self._ports: WeakSet[DatagramPort] = WeakSet()
 
     def add(self, port: DatagramPort) -> None:
-        """It only answers from now on."""
-        self._ports.add(port)
+        """It is open."""
+        with self._lock:
+            self._ports.add(port)
+
+    def left_at(self, place: Place, loop: asyncio.AbstractEventLoop) -> DatagramPort | None:
+        """The port of this loop, bound there, on which nobody listens any more."""
+        with self._lock:
+            ports = [port for port in self._ports if port.place == place]
+        return next((port for port in ports if port.loop is loop and port.is_left), None)
 
     def bind(self, local: Address, interface: str | None) -> socket.socket:
-        """A socket bound there. Raises OSError."""
+        """A socket bound there. Raises OSError. One that is only kept open to answer for connections that have ended
+        gives way."""
         try:
             return bound_socket(local, interface)
         except OSError as error:
@@ -65,13 +80,15 @@ class AnsweringPorts:
         return bound_socket(local, interface)
 
     def _give_up(self, number: int) -> bool:
-        found = [port for port in self._ports if port.local_address.port == number and port.only_answers]
+        with self._lock:
+            ports = [port for port in self._ports if port.local_address.port == number]
+        found = [port for port in ports if port.only_answers]
         for port in found:
             port.close()
         return bool(found)
 
 
-answering_ports = AnsweringPorts()
+open_ports = OpenPorts()
 
 
 class DatagramPorts:
@@ -81,25 +98,32 @@ class DatagramPorts:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ports: dict[tuple[str, int, str, str | None], DatagramPort] = {}
+        self._ports: dict[Place, DatagramPort] = {}
 
-    def open(self, local: Address, interface: str | None, properties: TransportProperties) -> DatagramPort:
+    def open(
+        self,
+        local: Address,
+        interface: str | None,
+        properties: TransportProperties,
+        hop_limit: int | None = None,
+    ) -> DatagramPort:
         """The socket bound there, made if need be; the caller owes it a ``release``. Raises OSError.
 
         Port 0 is one new port: whoever asks for port 0 of the same address and interface again gets the same socket.
+        One that another Listener has left goes on with the hop limit (None: the system's) of this one.
         """
-        key = (local.ip, local.port, local.scope, interface)
-        port = self._ports.get(key)
-        if port is None:
-            port = DatagramPort(self._loop, local, interface, properties, self._forget)
-            self._ports[key] = port
-            self._ports[(local.ip, port.local_address.port, local.scope, interface)] = port
+        place = (local.ip, local.port, local.scope, interface)
+        port = self._ports.get(place)
+        if port is None or not port.is_open:
+            left = open_ports.left_at(place, self._loop)
+            port = DatagramPort(self._loop, local, interface, properties) if left is None else left
+            if hop_limit is not None or left is not None:
+                set_hop_limit(port.socket, hop_limit)
+            if left is not None and wants_errors(properties):
+                left.report_errors()
+            self._ports[place] = self._ports[port.place] = port
         port.hold()
         return port
-
-    def _forget(self, port: DatagramPort) -> None:
-        for key in [key for key, known in self._ports.items() if known is port]:
-            del self._ports[key]
 
 
 class DatagramPort(DatagramObserver):
@@ -115,15 +139,17 @@ class DatagramPort(DatagramObserver):
         "__weakref__",
         "_beginnings",
         "_endpoints",
-        "_forget",
         "_holds",
         "_loose",
         "_recognisers",
+        "_retired",
         "_socket",
         "_touched",
         "_waiting",
         "dropped",
         "local_address",
+        "loop",
+        "place",
     )  # fmt: skip
 
     batches = True
@@ -134,21 +160,25 @@ class DatagramPort(DatagramObserver):
     dropped: int
     """Datagrams that nobody wanted, or of new peers while the table was full."""
 
+    place: Place
+    """Where it is bound."""
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         local: Address,
         interface: str | None,
         properties: TransportProperties,
-        forget: Callable[[DatagramPort], None],
     ) -> None:
-        sock = answering_ports.bind(local, interface)
+        sock = open_ports.bind(local, interface)
+        self.loop = loop
         self.local_address = local._replace(port=sock.getsockname()[1])
+        self.place = (*self.local_address, interface)
         self.dropped = 0
-        self._forget = forget
         self._holds = self._loose = 0
         self._endpoints: dict[tuple[SocketAddress, bytes], DatagramObserver] = {}
         self._recognisers: list[tuple[int, Recogniser, bool]] = []
+        self._retired: set[Recogniser] = set()
         self._beginnings: dict[int, Container[int]] = {}
         self._touched: set[DatagramObserver] = set()
         self._waiting: dict[DatagramObserver, None] = {}
@@ -156,6 +186,7 @@ class DatagramPort(DatagramObserver):
             loop, sock, self, destinations=local.ip in ("0.0.0.0", "::"), errors=wants_errors(properties)
         )
         self._socket.resume_receiving()
+        open_ports.add(self)
 
     @property
     def socket(self) -> socket.socket:
@@ -165,6 +196,20 @@ class DatagramPort(DatagramObserver):
     def __len__(self) -> int:
         """How many four-tuples are owned."""
         return len(self._endpoints)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket is open."""
+        return not self._socket.closed
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is open, and nobody listens here any more."""
+        return self.is_open and all(entry[1] in self._retired for entry in self._recognisers)
+
+    def report_errors(self) -> None:
+        """Report ICMP errors from now on."""
+        self._socket.report_errors()
 
     # Users
 
@@ -183,7 +228,6 @@ class DatagramPort(DatagramObserver):
         """Make one ``hold`` a loose one: the socket stays open for it, but a loop that ends forgets it."""
         self._loose += 1
         self.release()
-        answering_ports.add(self)
 
     @property
     def only_answers(self) -> bool:
@@ -193,7 +237,6 @@ class DatagramPort(DatagramObserver):
     def close(self) -> None:
         """Close the socket, whoever still answers."""
         self._socket.close()
-        self._forget(self)
 
     def let_go(self) -> None:
         """Undo one ``loosen``."""
@@ -223,6 +266,15 @@ class DatagramPort(DatagramObserver):
     def unregister(self, recogniser: Recogniser) -> None:
         """Undo ``register``. Idempotent."""
         self._recognisers = [entry for entry in self._recognisers if entry[1] != recogniser]
+        self._retired.discard(recogniser)
+
+    def retire(self, recogniser: Recogniser) -> None:
+        """It takes no new peers any more: somebody else may listen here, and is asked after it. Idempotent."""
+        self._retired.add(recogniser)
+
+    def has_successor(self, rank: int) -> bool:
+        """Whether there is a recogniser of that rank that has not retired."""
+        return any(entry[0] == rank and entry[1] not in self._retired for entry in self._recognisers)
 
     def touch(self, endpoint: DatagramObserver) -> None:
         """Tell it when no more datagrams come in this wake-up; for those that recognisers have dealt with."""
@@ -323,4 +375,3 @@ class DatagramPort(DatagramObserver):
     def _close_if_unused(self) -> None:
         if not self._holds and not self._loose and not self._endpoints:
             self._socket.close()
-            self._forget(self)

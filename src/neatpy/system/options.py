@@ -70,8 +70,9 @@ def traffic_class_option(family: int) -> tuple[int, int]:
     return socket.IPPROTO_IP, socket.IP_TOS
 
 
-def set_hop_limit(sock: socket.socket, hops: int) -> None:
-    """TTL or hop limit of unicast packets, 0 to 255."""
+def set_hop_limit(sock: socket.socket, limit: int | None) -> None:
+    """TTL or hop limit of unicast packets, 0 to 255; None: the system's."""
+    hops = -1 if limit is None else limit
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
     else:

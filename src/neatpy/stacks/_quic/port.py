@@ -31,7 +31,6 @@ from neatpy.stacks._quic.paths import SharedPath, enlarge_buffers
 from neatpy.stacks._quic.resets import Resets, ending
 from neatpy.stacks._tls.waiting import Waiting, tell_loop
 from neatpy.stacks.contract import Accepted, Address, ListenRequest, StackListener
-from neatpy.system import options
 from neatpy.system.datagram_socket import DatagramObserver
 from neatpy.system.datagrams import TAKEN
 
@@ -94,12 +93,10 @@ class QuicListener(StackListener, DatagramObserver):
         self._tokens = RetryTokens()
         self._open = True
         self._port: DatagramPort = request.datagrams.open(
-            request.local, request.interface, request.properties
+            request.local, request.interface, request.properties, request.hop_limit
         )
         self._resets = Resets((self._port.local_address, request.interface))
         enlarge_buffers(self._port.socket)
-        if request.hop_limit is not None:
-            options.set_hop_limit(self._port.socket, request.hop_limit)
         self._port.register(self._recognise, RECOGNISER_RANK, claims=False)
 
     @property
@@ -117,6 +114,7 @@ class QuicListener(StackListener, DatagramObserver):
             self._handshakes.give_up_all(spared=_is_accepted)
             for transport in set(self._by_id.values()):
                 transport.end_if_unused()
+            self._port.retire(self._recognise)
             self._port.release()
             self._unregister_if_unused()
 
@@ -173,8 +171,10 @@ class QuicListener(StackListener, DatagramObserver):
         self, data: bytes, unknown: bytes, source: SocketAddress, destination: bytes
     ) -> DatagramObserver | None:
         """Tell the peer that there is no such connection. Nothing in clear says that the datagram is QUIC's: it is not
-        answered where another protocol's may begin like this."""
+        answered where another protocol's may begin like this, nor by who listens no more if somebody else does."""
         if self._port.others_begin_with(data[0], RECOGNISER_RANK) or not self._admits(source):
+            return None
+        if not self._open and self._port.has_successor(RECOGNISER_RANK):
             return None
         answer = self._resets.answer(data, unknown, time.monotonic())
         if answer is None:

@@ -126,11 +126,12 @@ class SctpListener(StackListener):
         ENGINE.acquire(self._loop)
         try:
             self._port: DatagramPort = request.datagrams.open(
-                request.local._replace(port=udp_port), request.interface, request.properties
+                request.local._replace(port=udp_port),
+                request.interface,
+                request.properties,
+                request.hop_limit,
             )
             prepare_shared(self._port.socket)
-            if request.hop_limit is not None:
-                options.set_hop_limit(self._port.socket, request.hop_limit)
             number = request.local.port or self._port.local_address.port
             try:
                 self._sctp_port = Port.open(number, Settings())

@@ -199,7 +199,9 @@ class SecureListener(StackListener):
         )
         self._below = await lower.listen_above(below, self._begin, is_init)
         try:
-            self._port = request.datagrams.open(below.local, request.interface, request.properties)
+            self._port = request.datagrams.open(
+                below.local, request.interface, request.properties, request.hop_limit
+            )
             try:
                 prepare_shared(self._port.socket)
                 number = request.local.port or self._below.local_address.port
