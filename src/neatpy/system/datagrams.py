@@ -69,20 +69,20 @@ class OpenPorts:
             ports = [port for port in self._ports if port.place == place]
         return next((port for port in ports if port.loop is loop and port.is_left), None)
 
-    def bind(self, local: Address, interface: str | None) -> socket.socket:
-        """A socket bound there. Raises OSError. One that is only kept open to answer for connections that have ended
-        gives way."""
+    def bind(self, local: Address, interface: str | None, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """A socket bound there. Raises OSError. One of this loop, or of one that is over, gives way if it is only kept
+        open to answer for connections that have ended."""
         try:
             return bound_socket(local, interface)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not self._give_up(local.port):
+            if error.errno != errno.EADDRINUSE or not self._give_up(local.port, loop):
                 raise
         return bound_socket(local, interface)
 
-    def _give_up(self, number: int) -> bool:
+    def _give_up(self, number: int, loop: asyncio.AbstractEventLoop) -> bool:
         with self._lock:
             ports = [port for port in self._ports if port.local_address.port == number]
-        found = [port for port in ports if port.only_answers]
+        found = [port for port in ports if port.only_answers and (port.loop is loop or port.loop.is_closed())]
         for port in found:
             port.close()
         return bool(found)
@@ -170,7 +170,7 @@ class DatagramPort(DatagramObserver):
         interface: str | None,
         properties: TransportProperties,
     ) -> None:
-        sock = open_ports.bind(local, interface)
+        sock = open_ports.bind(local, interface, loop)
         self.loop = loop
         self.local_address = local._replace(port=sock.getsockname()[1])
         self.place = (*self.local_address, interface)
