@@ -140,3 +140,21 @@ async def test_who_has_lost_a_quic_connection_is_reset_by_the_new_listener_and_n
             lost[0].send(b"are you there?")
             await until(lambda: lost[0].state.name == "CLOSED")
             await answered(*kept)
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+@each_stack
+async def test_the_next_loop_can_listen_on_the_port_of_the_one_before(stack: str, how: str) -> None:
+    async def serve(port: int) -> int:
+        async with listening(stack, port).listen() as listener, met(stack, listener) as (client, server):
+            if how == "close":
+                await listener.stop()
+                await asyncio.wait_for(asyncio.gather(client.close(), server.close()), 5)
+            return port_of(listener)
+
+    def in_two_loops() -> None:
+        port = 0
+        for _ in range(2):
+            port = asyncio.run(serve(port))
+
+    await asyncio.to_thread(in_two_loops)

@@ -70,8 +70,8 @@ class OpenPorts:
         return next((port for port in ports if port.loop is loop and port.is_left), None)
 
     def bind(self, local: Address, interface: str | None, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """A socket bound there. Raises OSError. One of this loop, or of one that is over, gives way if it is only kept
-        open to answer for connections that have ended."""
+        """A socket bound there. Raises OSError. One of a loop that is over gives way, and one of this loop that is only
+        kept open to answer for connections that have ended."""
         try:
             return bound_socket(local, interface)
         except OSError as error:
@@ -82,7 +82,7 @@ class OpenPorts:
     def _give_up(self, number: int, loop: asyncio.AbstractEventLoop) -> bool:
         with self._lock:
             ports = [port for port in self._ports if port.local_address.port == number]
-        found = [port for port in ports if port.only_answers and (port.loop is loop or port.loop.is_closed())]
+        found = [port for port in ports if port.loop.is_closed() or (port.loop is loop and port.only_answers)]
         for port in found:
             port.close()
         return bool(found)
