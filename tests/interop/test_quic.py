@@ -185,6 +185,25 @@ async def test_a_client_without_streams_is_let_go_when_the_listener_stops(identi
         await asyncio.wait_for(client.wait_closed(), TIME)
 
 
+async def test_their_client_is_refused_while_only_what_was_accepted_lives_on(
+    package: str, identities: Identities
+) -> None:
+    local = LocalEndpoint(0, address=HOST, protocol="quic")
+    here = Preconnection(local=local, properties=streams(), security=identities.serving(alpn="echo"))
+    async with here.listen() as listener, foreign_client(package, port_of(listener), identities) as client:
+        reader, writer = await client.create_stream()
+        writer.write(b"ping")
+        accepted = await asyncio.wait_for(listener.accept(), TIME)
+        await listener.stop()
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(TIME), foreign_client(package, port_of(listener), identities):
+                pass
+        writer.write_eof()
+        await accepted.send(b"pong", final=True)
+        assert await asyncio.wait_for(reader.read(), TIME) == b"pong"
+        await asyncio.wait_for(accepted.close(), TIME)
+
+
 async def test_their_client_exchanges_bulk(package: str, identities: Identities) -> None:
     async with (
         echoing(identities.serving(alpn="echo")) as listener,

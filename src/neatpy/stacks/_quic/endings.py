@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aioquic.quic.packet import QuicErrorCode
+
 from neatpy.errors import ConnectionError, EstablishmentError, Reason
 from neatpy.stacks._quic.carried import NO_ERROR
 from neatpy.stacks._tls.handshake import CallbackFailed, refused
@@ -36,7 +38,7 @@ def error_of(closing: Closing) -> TransportServicesError:
         return ConnectionError(
             f"the peer closed the connection with code {closing.code}{detail}", Reason.CONNECTION_ABORTED
         )
-    return ConnectionError(f"QUIC failed with code {closing.code:#x}{detail}", Reason.PROTOCOL_FAILED)
+    return ConnectionError(f"QUIC failed with {_named(closing.code)}{detail}", Reason.PROTOCOL_FAILED)
 
 
 def establishment_error(closing: Closing, alpn: tuple[str, ...]) -> EstablishmentError:
@@ -47,8 +49,10 @@ def establishment_error(closing: Closing, alpn: tuple[str, ...]) -> Establishmen
         return refused(f"{_NO_STATE} (stateless reset)")
     alert = closing.alert
     if alert is None:
+        if closing.code == QuicErrorCode.CONNECTION_REFUSED:
+            return refused("the peer takes no new connections")
         return refused(
-            f"the QUIC handshake failed with code {closing.code:#x}: {closing.reason or 'no reason given'}"
+            f"the QUIC handshake failed with {_named(closing.code)}: {closing.reason or 'no reason given'}"
         )
     if alert == 120:
         ours = f"; ours: {', '.join(alpn)}" if alpn else ""
@@ -56,6 +60,14 @@ def establishment_error(closing: Closing, alpn: tuple[str, ...]) -> Establishmen
     return refused(
         f"the QUIC handshake failed: {_ALERTS.get(alert, f'TLS alert {alert}')} ({closing.reason or alert})"
     )
+
+
+def _named(code: int) -> str:
+    """A transport error by its name (RFC 9000 section 20.1), if it has one."""
+    try:
+        return f"{QuicErrorCode(code).name} ({code:#x})"
+    except ValueError:
+        return f"code {code:#x}"
 
 
 _NO_STATE = "the peer knows nothing of the connection any more"

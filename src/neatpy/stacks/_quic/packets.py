@@ -1,20 +1,25 @@
-"""Packets read and written without a connection: headers, Retry, Version Negotiation (RFC 9000 section 17).
+"""Packets read and written without a connection: headers, Retry, Version Negotiation, refusals (RFC 9000 section 17).
 
 Encryption and encoding are the engine library's; this room knows no socket and no connection.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from aioquic._buffer import Buffer
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
     QuicPacketType,
     QuicProtocolVersion,
     encode_quic_retry,
     encode_quic_version_negotiation,
     pull_quic_header,
 )
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.retry import QuicRetryTokenHandler
 
 from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH, SMALLEST_DATAGRAM
@@ -30,6 +35,7 @@ SHORT_HEADERS_ID = slice(1, 1 + CONNECTION_ID_LENGTH)
 """Where a packet with a short header has the destination's connection id, which is one that we gave out."""
 
 _LONG, _FIXED = 0x80, 0x40
+_LARGEST_CLOSE = 32
 
 
 class Header:
@@ -98,6 +104,30 @@ def retry(header: Header, new_id: bytes, token: bytes) -> bytes:
         original_destination_cid=header.destination_id,
         retry_token=token,
     )
+
+
+def refusal(header: Header) -> bytes:
+    """Tell a client that nobody takes its connection (RFC 9000 section 5.2.2)."""
+    assert header.version is not None
+    keys = CryptoPair()
+    keys.setup_initial(cid=header.destination_id, is_client=False, version=header.version)
+    builder = QuicPacketBuilder(
+        host_cid=os.urandom(CONNECTION_ID_LENGTH),
+        peer_cid=header.source_id,
+        version=header.version,
+        is_client=False,
+        max_datagram_size=SMALLEST_DATAGRAM,
+    )
+    builder.start_packet(QuicPacketType.INITIAL, keys)
+    frame = builder.start_frame(QuicFrameType.TRANSPORT_CLOSE, capacity=_LARGEST_CLOSE)
+    for value in (
+        QuicErrorCode.CONNECTION_REFUSED,
+        QuicFrameType.PADDING,
+        0,
+    ):  # because of no frame; no reason
+        frame.push_uint_var(value)
+    (datagram,), _ = builder.flush()
+    return bytes(datagram)
 
 
 class RetryTokens:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from neatpy.enumerations import CapacityProfile
 from neatpy.errors import EstablishmentError, Reason
@@ -21,9 +21,11 @@ from neatpy.stacks._quic.engine import CONNECTION_ID_LENGTH
 from neatpy.stacks._quic.flow import QuicFlow, first_flow
 from neatpy.stacks._quic.packets import (
     SHORT_HEADERS_ID,
+    Header,
     RetryTokens,
     is_initial,
     read_header,
+    refusal,
     retry,
     version_negotiation,
 )
@@ -134,8 +136,10 @@ class QuicListener(StackListener, DatagramObserver):
             if transport is None:
                 if not header.is_long:
                     return self._reset(data, header.destination_id, source, destination)
-                if not self._open or not self._admits(source):
+                if not self._admits(source):
                     return None
+                if not self._open:
+                    return self._refuse(header, data, source, destination)
                 if not header.is_known_version:
                     return self._offer_versions(header, data, source, destination)
                 if not is_initial(header, data):
@@ -158,8 +162,17 @@ class QuicListener(StackListener, DatagramObserver):
         admits = self._request.admits
         return admits is None or admits(source[0])
 
+    def _refuse(
+        self, header: Header, data: bytes, source: SocketAddress, destination: bytes
+    ) -> DatagramObserver | None:
+        """Tell who would begin a connection that nobody listens any more, if that is so for all protocols."""
+        if not (self._port.is_left and header.is_known_version and is_initial(header, data)):
+            return None
+        self._answer(refusal(header), source, destination)
+        return TAKEN
+
     def _offer_versions(
-        self, header: Any, data: bytes, source: SocketAddress, destination: bytes
+        self, header: Header, data: bytes, source: SocketAddress, destination: bytes
     ) -> DatagramObserver | None:
         answer = version_negotiation(header, data)
         if answer is None:
@@ -189,7 +202,7 @@ class QuicListener(StackListener, DatagramObserver):
 
     # New connections
 
-    def _begin(self, header: Any, source: SocketAddress, destination: bytes) -> ServedTransport | None:
+    def _begin(self, header: Header, source: SocketAddress, destination: bytes) -> ServedTransport | None:
         now = time.monotonic()
         proven = self._tokens.original_id(header, source, now) if header.token else None
         if proven is not None:
@@ -203,7 +216,7 @@ class QuicListener(StackListener, DatagramObserver):
 
     def _serve(
         self,
-        header: Any,
+        header: Header,
         original: bytes,
         retried: bytes | None,
         source: SocketAddress,
