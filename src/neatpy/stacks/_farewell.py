@@ -5,12 +5,12 @@ asyncio closes the asynchronous generators of a loop that ends, however it was r
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncGenerator
 
 
@@ -57,4 +57,8 @@ async def _until_the_end(connections: WeakSet[Parting]) -> AsyncGenerator[None, 
         yield
     finally:
         for connection in list(connections):
-            connection.say_goodbye()
+            try:
+                connection.say_goodbye()
+            except Exception as error:  # the others have peers too
+                what = {"message": f"{connection!r} could not say goodbye", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(what)
