@@ -143,6 +143,16 @@ def port_of(listener: Listener) -> int:
     return port
 
 
+def is_free_for_udp(port: int) -> bool:
+    """Whether a UDP socket can be bound to this port of loopback."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
 @asynccontextmanager
 async def pair(
     properties: TransportProperties | None = None,

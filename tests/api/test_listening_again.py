@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from api.loopback import BOTH_LOOPS, HOST, PLAIN, available, datagrams, messages, port_of, stream, until
+from api.loopback import (
+    BOTH_LOOPS,
+    HOST,
+    PLAIN,
+    available,
+    datagrams,
+    is_free_for_udp,
+    messages,
+    port_of,
+    stream,
+    until,
+)
 from api.quic_loopback import offering, streams, transport_of, trusting
+from api.sctp_loopback import ready
 from neatpy import (
     Connection,
     EstablishmentError,
@@ -63,7 +74,7 @@ async def answered(client: Connection, server: Connection) -> None:
 @asynccontextmanager
 async def met(stack: str, listener: Listener) -> AsyncIterator[tuple[Connection, Connection]]:
     """A client and what the Listener accepts."""
-    client = await asyncio.wait_for(_ready(going_to(stack, port_of(listener)).initiate()), 5)
+    client = await asyncio.wait_for(ready(going_to(stack, port_of(listener)).initiate()), 5)
     client.send(b"hello")
     server = await asyncio.wait_for(listener.accept(), 5)
     assert bytes(await asyncio.wait_for(server.receive(min_incomplete_length=5), 5)) == b"hello"
@@ -72,10 +83,6 @@ async def met(stack: str, listener: Listener) -> AsyncIterator[tuple[Connection,
     finally:
         client.abort()
         server.abort()
-
-
-async def _ready(connection: Connection) -> Connection:
-    return await connection
 
 
 @each_stack
@@ -119,16 +126,7 @@ async def test_the_port_is_free_when_the_last_that_shared_it_has_gone(stack: str
             await first.stop()
             async with listening(stack, port).listen() as second, met(stack, second):
                 pass
-
-    def is_free() -> bool:
-        with socket.socket(type=socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                return False
-            return True
-
-    await until(is_free)
+    await until(lambda: is_free_for_udp(port))
 
 
 @pytest.mark.skipif(not available("quic"), reason="needs quic")

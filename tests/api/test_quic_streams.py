@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import asyncio
 import gc
-import socket
 import sys
 import weakref
 from collections.abc import AsyncIterator
@@ -13,7 +12,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from api.loopback import BOTH_LOOPS, HOST, MIB, length_framed, port_of, turns, until, until_still
+from api.loopback import (
+    BOTH_LOOPS,
+    MIB,
+    is_free_for_udp,
+    length_framed,
+    port_of,
+    turns,
+    until,
+    until_still,
+)
 from api.quic_loopback import (
     TIME,
     connected,
@@ -570,16 +578,7 @@ async def test_after_the_last_connection_the_port_is_free_again() -> None:
         await listener.stop()
         client.abort()
         server.abort()
-
-        def is_free() -> bool:
-            with socket.socket(type=socket.SOCK_DGRAM) as probe:
-                try:
-                    probe.bind((HOST, port))
-                except OSError:
-                    return False
-                return True
-
-        await until(is_free)
+        await until(lambda: is_free_for_udp(port))
 
 
 async def test_a_clone_that_sends_at_once_is_told_ready_once_whenever_the_handler_is_set() -> None:
